@@ -1,0 +1,1 @@
+"""A run of real code -> a measured recording: the engine, the labels, the samplers."""
