@@ -1,0 +1,214 @@
+"""Blocks -> allocated memory at every event of one lane, its peak, and its categories at chosen events.
+
+Totals are exact integers at every event; nothing is sampled until `Timeline.pick_rows` chooses the events to draw, and that keeps the
+peak. At every chosen event the categories sum to the total.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Self
+
+import numpy as np
+
+from profiler.analysis.blocks import Blocks, Lane
+from profiler.analysis.categories import CATEGORIES
+from profiler.analysis.columns import Array
+from profiler.analysis.intervals import Interval, read_intervals
+from profiler.recording import Category, Metadata, Phase, Recording
+
+Axis = Literal["time", "event"]
+
+MAX_POINTS = 2_000
+"""Events that a chart shows at most; more cost the browser its smoothness."""
+
+
+@dataclass(frozen=True)
+class Instant:
+    """The state right after one event."""
+
+    event: int
+    time_us: float
+    step: int
+    phase: Phase
+    allocated_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """The events chosen for a chart, and how many there were."""
+
+    rows: Array
+    """Events in order; the window's first, last, highest and lowest ones are among them."""
+    num_events: int
+    """Events in the window."""
+
+    @property
+    def statement(self) -> str:
+        """What was left out, such as ``showing 2,000 of 812,345 events, peak exact``."""
+        if len(self.rows) == self.num_events:
+            return f"showing all {self.num_events:,} events"
+        return f"showing {len(self.rows):,} of {self.num_events:,} events, peak exact"
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Allocated bytes of one lane after every event of the recording."""
+
+    metadata: Metadata
+    blocks: Blocks
+    lane: Lane
+    members: Array
+    """The places in `blocks` of this lane's blocks."""
+    total: Array
+    """int64, one value an event; allocated bytes right after it."""
+    steps: tuple[Interval, ...]
+    phases: tuple[Interval, ...]
+    regions: tuple[Interval, ...]
+
+    @classmethod
+    def of(cls, recording: Recording, blocks: Blocks | None = None, lane: Lane | None = None) -> Self:
+        """Return the timeline of one lane.
+
+        Args:
+            recording: what to read.
+            blocks: its blocks, where they were read already.
+            lane: which memory; by default the first GPU, or the host where no GPU holds blocks.
+        """
+        blocks = blocks or Blocks.of(recording)
+        if lane is None:
+            lane = next(iter(blocks.lanes()), Lane(-1, 0))
+        members = np.flatnonzero((blocks.device == lane.device) & (blocks.rank == lane.rank))
+        delta = np.zeros(blocks.num_events, np.int64)
+        delta[blocks.birth_event[members]] = blocks.bytes[members]
+        freed = members[blocks.death_event[members] < blocks.num_events]
+        delta[blocks.death_event[freed]] = -blocks.bytes[freed]
+        marks = {kind: read_intervals(recording.marks, kind, lane.rank) for kind in ("step", "phase", "region")}
+        return cls(
+            metadata=recording.metadata,
+            blocks=blocks,
+            lane=lane,
+            members=members,
+            total=np.cumsum(delta),
+            steps=marks["step"],
+            phases=marks["phase"],
+            regions=marks["region"],
+        )
+
+    @property
+    def num_events(self) -> int:
+        """Events of the whole recording."""
+        return len(self.total)
+
+    @cached_property
+    def peak_event(self) -> int:
+        """The first event at which allocated is highest, in the steps after the warm-up; -1 without events.
+
+        Where no event is of such a step, the whole recording counts.
+        """
+        if not self.num_events:
+            return -1
+        step = self.blocks.event_step
+        counted = np.flatnonzero((step >= self.metadata.warmup_steps) & (step >= 0))
+        rows = counted if len(counted) else np.arange(self.num_events)
+        return int(rows[np.argmax(self.total[rows])])
+
+    @cached_property
+    def peak_bytes(self) -> int:
+        """Allocated bytes at `peak_event`; 0 without events."""
+        return int(self.total[self.peak_event]) if self.num_events else 0
+
+    def at(self, event: int) -> Instant:
+        """Return the state right after ``event``; one out of range is moved to the nearest end.
+
+        Raises:
+            IndexError: the recording has no events.
+        """
+        if not self.num_events:
+            raise IndexError("a recording without events has no instants")
+        event = min(max(event, 0), self.num_events - 1)
+        blocks = self.blocks
+        return Instant(
+            event, float(blocks.event_us[event]), int(blocks.event_step[event]), blocks.phase_of_event(event), int(self.total[event])
+        )
+
+    def nearest_event(self, time_us: float) -> int:
+        """Return the last event at or before ``time_us``: the one whose state holds at that time; the first where none is."""
+        return max(int(np.searchsorted(self.blocks.event_us, time_us, side="right")) - 1, 0)
+
+    def alive(self, event: int) -> Array:
+        """Return the places in `blocks` of the lane's blocks that are allocated right after ``event``."""
+        born, dead = self.blocks.birth_event[self.members], self.blocks.death_event[self.members]
+        return np.asarray(self.members[(born <= event) & (event < dead)])
+
+    def categories_at(self, event: int) -> dict[Category, int]:
+        """Return the bytes of each category that holds any, right after ``event``; they sum to the total."""
+        alive = self.alive(event)
+        sums = np.zeros(len(CATEGORIES), np.int64)
+        np.add.at(sums, self.blocks.category[alive], self.blocks.bytes[alive])
+        return {category: int(num) for category, num in zip(CATEGORIES, sums, strict=True) if num}
+
+    def by_category(self, rows: Array) -> dict[Category, Array]:
+        """Return the allocated bytes of each category at events ``rows``, for categories that hold any there.
+
+        The sums are exact; that they add up to the total is asserted.
+        """
+        series = {category: levels[np.searchsorted(events, rows, side="right")] for category, (events, levels) in self._levels.items()}
+        total = np.sum(list(series.values()), axis=0) if series else np.zeros(len(rows), np.int64)
+        assert np.array_equal(total, self.total[rows]), "categories must sum to the allocated total"
+        return {category: values for category, values in series.items() if values.any()}
+
+    @cached_property
+    def _levels(self) -> dict[Category, tuple[Array, Array]]:
+        """For each category its events and its level after each; the level before the first, 0, comes first."""
+        blocks, members = self.blocks, self.members
+        levels = {}
+        for code, category in enumerate(CATEGORIES):
+            mine = members[blocks.category[members] == code]
+            if not len(mine):
+                continue
+            freed = mine[blocks.death_event[mine] < blocks.num_events]
+            events = np.concatenate([blocks.birth_event[mine], blocks.death_event[freed]])
+            order = np.argsort(events)
+            changes = np.concatenate([blocks.bytes[mine], -blocks.bytes[freed]])[order]
+            levels[category] = (events[order], np.concatenate([[0], np.cumsum(changes)]))
+        return levels
+
+    def pick_rows(self, max_points: int = MAX_POINTS, start: int = 0, end: int | None = None, axis: Axis = "event") -> Picked:
+        """Choose the events of ``[start, end)`` to draw: in each of equal bins the highest and the lowest total.
+
+        Args:
+            max_points: events to return at most, 8 or more.
+            start: first event of the window.
+            end: the event after its last; by default the end of the recording.
+            axis: bins of equal numbers of events, or of equal time.
+        """
+        end = self.num_events if end is None else min(end, self.num_events)
+        start = max(start, 0)
+        num_events = max(end - start, 0)
+        if num_events <= max_points:
+            return Picked(np.arange(start, start + num_events), num_events)
+        edges = self._bin_edges(start, end, (max_points - 3) // 2, axis)
+        window = self.total[start:end]
+        must = [0, num_events - 1, int(np.argmax(window))]
+        if start <= self.peak_event < end:
+            must[2] = self.peak_event - start if window[self.peak_event - start] == window.max() else must[2]
+        rows = np.unique(np.concatenate([must, _extreme_rows(window, edges), _extreme_rows(-window, edges)]))
+        return Picked(rows + start, num_events)
+
+    def _bin_edges(self, start: int, end: int, num_bins: int, axis: Axis) -> Array:
+        """Return the first row of each bin that holds any, counted from ``start``."""
+        if axis == "event":
+            return np.linspace(0, end - start, num_bins, endpoint=False).astype(np.int64)
+        times = self.blocks.event_us[start:end]
+        return np.unique(np.searchsorted(times, np.linspace(times[0], times[-1], num_bins, endpoint=False)))
+
+
+def _extreme_rows(values: Array, edges: Array) -> Array:
+    """Return the first row of the highest value in each bin."""
+    highest = np.maximum.reduceat(values, edges)
+    lengths = np.diff(np.append(edges, len(values)))
+    hits = np.flatnonzero(values == np.repeat(highest, lengths))
+    bins = np.searchsorted(edges, hits, side="right")
+    return np.asarray(hits[np.unique(bins, return_index=True)[1]])

@@ -1,0 +1,1 @@
+"""Analysis -> plotly figures, tables beside them, and the payload of the block canvas. Nothing here computes memory."""
