@@ -1,0 +1,253 @@
+"""Watches a program through torch's public hooks and notes which tensors are parameters, gradients, saved for backward and so on.
+
+Nothing of the program is changed: hooks return what they were given, and every one is removed at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.modules import module as module_hooks
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from profiler.capture.convert import Structure
+from profiler.capture.notes import Label, Note, Notebook, label, plain_tensors, tensors_in
+from profiler.recording import Role
+
+
+class Hooks:
+    """All hooks of one recording.
+
+    Args:
+        notebook: where observations are written.
+        before_forward: called when a model's outermost forward is about to begin; a good moment to end a window.
+    """
+
+    def __init__(self, notebook: Notebook, before_forward: Callable[[], None]) -> None:
+        self._notebook = notebook
+        self._before_forward = before_forward
+        self._stack: list[tuple[Note, Any]] = []
+        self._paths: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
+        self._models: weakref.WeakKeyDictionary[torch.nn.Module, _Model] = weakref.WeakKeyDictionary()
+        self._parameter_names: dict[int, str] = {}
+        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._cleanup = contextlib.ExitStack()
+        self.optimizer_stepped = False
+        """Set by every optimizer's step, for the recorder to read and reset."""
+
+    def install(self) -> None:
+        """Put all hooks in place."""
+        add = self._cleanup.callback
+        add(module_hooks.register_module_forward_pre_hook(self._enter).remove)
+        add(module_hooks.register_module_forward_hook(self._leave, always_call=True).remove)
+        add(register_optimizer_step_post_hook(self._after_step).remove)
+        self._cleanup.enter_context(_watch_inner_saved_hooks(self._saved_by_inner))
+        self._cleanup.enter_context(saved_tensors_hooks(self._saved, _same))
+
+    def remove(self) -> None:
+        """Take all hooks away."""
+        self._cleanup.close()
+        self._watched.clear()
+        for model in list(self._models.values()):
+            model.remove()
+
+    def add_model(self, model: torch.nn.Module) -> None:
+        """Note a model's parameters, buffers and gradients, and learn its modules' paths."""
+        known = self._models.get(model)
+        if known is None:
+            known = self._models[model] = _Model(model, self)
+            for path, module in model.named_modules():
+                self._paths.setdefault(module, path)
+        known.refresh()
+        self._parameter_names |= known.names
+
+    def add_optimizer(self, optimizer: Optimizer) -> None:
+        """Note what an optimizer holds: its state, and master copies that are not the model's."""
+        labels = []
+        for parameter in _parameters(optimizer):
+            name = self._parameter_names.get(id(parameter))
+            if name is None and self._models:
+                labels += label(parameter, Role.MASTER_PARAMETER)
+            for key, value in optimizer.state.get(parameter, {}).items():
+                for tensor in tensors_in(value):
+                    labels += label(tensor, Role.OPTIMIZER_STATE, f"{name}.{key}" if name else key)
+        self.write(labels)
+
+    def note_inputs(self, value: Any) -> None:
+        """Note the tensors of a batch; those from foreign memory are watched, since torch will not report their end."""
+        for tensor in tensors_in(value):
+            if not tensor.requires_grad:
+                self.write(label(tensor, Role.INPUT))
+                self.watch(tensor)
+
+    def watch(self, tensor: torch.Tensor) -> None:
+        """Note the moment at which the tensor's memory is let go."""
+        for inner in plain_tensors(tensor):
+            storage = inner.untyped_storage()
+            pointer = storage.data_ptr()
+            if pointer and pointer not in self._watched:
+                self._watched[pointer] = weakref.ref(storage, lambda _, pointer=pointer: self._gone(pointer))
+
+    def _gone(self, pointer: int) -> None:
+        self._watched.pop(pointer, None)
+        self._notebook.write(Note("gone", pointer=pointer))
+
+    def structure(self) -> Structure:
+        """Return what is known of the models' layers."""
+        models = list(self._models.values())
+        return Structure(
+            frozenset(model.output_path for model in models if model.output_path),
+            frozenset(path for model in models for path in model.leaves),
+        )
+
+    def write(self, labels: list[Label]) -> None:
+        """Note labels at this moment; none is no note."""
+        if labels:
+            self._notebook.write(Note("labels", labels=labels))
+
+    def _enter(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        outermost = not self._stack and not _in_backward()
+        if outermost:
+            self._before_forward()
+            if module in self._models or module not in self._paths:
+                first = module not in self._models
+                self.add_model(module)
+                if first:  # its own hook, which also sees keyword arguments, is called from the next time on
+                    self.note_inputs(args)
+        note = Note("module", self._paths.get(module) or type(module).__name__)
+        self._stack.append((note, self._notebook.open(note)))
+
+    def _leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not self._stack:
+            return
+        note, interval = self._stack.pop()
+        for tensor in tensors_in(output):
+            note.labels += label(tensor, Role.NONE)
+        if not self._stack and not _in_backward():
+            note.labels += [found for tensor in cache_tensors(output) for found in label(tensor, Role.KV_CACHE)]
+        interval.__exit__(None, None, None)
+
+    def _saved(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.write(label(tensor, Role.SAVED))
+        return tensor
+
+    def _saved_by_inner(self, tensor: torch.Tensor, packed: Any) -> None:
+        labels = label(tensor, Role.SAVED_BY_HOOK)
+        for kept in tensors_in(packed):
+            elsewhere = kept.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+            labels += label(kept, Role.OFFLOADED if elsewhere else Role.SAVED)
+        self.write(labels)
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self.add_optimizer(optimizer)
+        self.optimizer_stepped = True
+
+
+class _Model:
+    """One model that is watched: the names of its tensors, and a hook on every parameter that is trained."""
+
+    def __init__(self, model: torch.nn.Module, hooks: Hooks) -> None:
+        self._model = weakref.ref(model)
+        self._hooks = hooks
+        self._pointers: tuple[int, ...] = ()
+        self._handles: dict[int, Any] = {-1: model.register_forward_pre_hook(self._inputs, with_kwargs=True)}
+        self.names: dict[int, str] = {}
+        self.output_path = output_layer_path(model)
+        self.leaves = frozenset(path for path, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None)
+
+    def refresh(self) -> None:
+        """Note parameters and buffers again if one of them moved, since ``.to()`` and ``.data =`` do that."""
+        model = self._model()
+        if model is None:
+            return
+        named = [(name, parameter, Role.PARAMETER) for name, parameter in model.named_parameters()]
+        named += [(name, buffer, Role.BUFFER) for name, buffer in model.named_buffers()]
+        labels = [found for name, tensor, role in named for found in label(tensor, role, name)]
+        pointers = tuple(found.pointer for found in labels)
+        if pointers == self._pointers:
+            return
+        self._pointers = pointers
+        for name, parameter in model.named_parameters():
+            self.names[id(parameter)] = name
+            if parameter.grad is not None:
+                labels += label(parameter.grad, Role.GRADIENT, f"{name}.grad")
+            if parameter.requires_grad and parameter.is_leaf and id(parameter) not in self._handles:
+                self._handles[id(parameter)] = parameter.register_post_accumulate_grad_hook(self._accumulated)
+        self._hooks.write(labels)
+
+    def _inputs(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._hooks.note_inputs([args, kwargs])
+
+    def _accumulated(self, parameter: torch.Tensor) -> None:
+        gradient = parameter.grad
+        if gradient is None:
+            return
+        self._hooks.write(label(gradient, Role.GRADIENT, f"{self.names.get(id(parameter), 'parameter')}.grad"))
+
+    def remove(self) -> None:
+        """Take the hooks off the parameters."""
+        for handle in self._handles.values():
+            handle.remove()
+
+
+def output_layer_path(model: torch.nn.Module) -> str | None:
+    """Return the path of the layer that makes the logits, where the model tells it (``get_output_embeddings``)."""
+    tell = getattr(model, "get_output_embeddings", None)
+    layer = tell() if callable(tell) else None
+    return next((path for path, module in model.named_modules() if module is layer), None) if layer is not None else None
+
+
+def cache_tensors(output: Any) -> Iterator[torch.Tensor]:
+    """Yield the keys and values in a model's output: transformers' Cache objects, or tuples of tensors."""
+    cache = output.get("past_key_values") if isinstance(output, dict) else getattr(output, "past_key_values", None)
+    parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
+    for part in [cache, *parts]:
+        for layer in getattr(part, "layers", None) or ():
+            yield from tensors_in([getattr(layer, "keys", None), getattr(layer, "values", None)])
+    yield from tensors_in(cache)
+
+
+def _parameters(optimizer: Optimizer) -> Iterable[torch.Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _in_backward() -> bool:
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+@contextlib.contextmanager
+def _watch_inner_saved_hooks(seen: Callable[[torch.Tensor, Any], None]) -> Iterator[None]:
+    """Tell ``seen`` of every tensor that hooks nested in ours take, and of what they keep for it.
+
+    Only the innermost pair of hooks is called, so a program's own pair (checkpointing, offload) would hide its tensors from us.
+    """
+    enter = saved_tensors_hooks.__enter__
+
+    def entered(hooks: saved_tensors_hooks) -> None:
+        pack = hooks.pack_hook
+
+        def watched(tensor: torch.Tensor) -> Any:
+            packed = pack(tensor)
+            seen(tensor, packed)
+            return packed
+
+        hooks.pack_hook = watched
+        try:
+            enter(hooks)
+        finally:
+            hooks.pack_hook = pack
+
+    saved_tensors_hooks.__enter__ = entered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        saved_tensors_hooks.__enter__ = enter  # type: ignore[method-assign]

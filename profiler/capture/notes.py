@@ -1,0 +1,119 @@
+"""What Python knows, written into the profiler's own trace: one clock and one order for allocations and for what they are.
+
+A note is a zero-length (or nested) profiler event whose name is a number; its content stays in a Python list. When the trace is read back, the
+note stands exactly between the allocations that came before and after it, so a pointer in it names the block that was alive at that
+moment. Aligning two clocks could not promise that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from profiler.recording import Role
+
+PREFIX = "headroom:"
+_RecordFunction = torch._C._profiler._RecordFunctionFast
+
+
+class Label(NamedTuple):
+    """What is known of the block at ``pointer``: role bits, and the tensor that was seen in it."""
+
+    pointer: int
+    num_bytes: int
+    device: int
+    roles: int
+    dtype: str
+    shape: str
+    tensor: str | None
+
+
+@dataclass(slots=True)
+class Note:
+    """One note: what kind, and its content; ``labels`` may be filled until an interval's end."""
+
+    kind: str
+    """``labels``, ``module``, ``phase``, ``region``, ``root`` or ``gone``."""
+    name: str = ""
+    labels: list[Label] = field(default_factory=list)
+    pointer: int = 0
+
+
+class Notebook:
+    """The notes of one profiler window."""
+
+    def __init__(self) -> None:
+        self._notes: list[Note] = []
+
+    def turn_page(self) -> list[Note]:
+        """Return the notes since the last call and begin anew, at the border of two windows."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def write(self, note: Note) -> None:
+        """Put a note at this moment."""
+        self.open(note).__exit__(None, None, None)
+
+    def open(self, note: Note) -> Any:
+        """Begin an interval; the returned object's ``__exit__`` ends it."""
+        self._notes.append(note)
+        interval = _RecordFunction(f"{PREFIX}{len(self._notes) - 1}")
+        interval.__enter__()
+        return interval
+
+    @contextmanager
+    def interval(self, kind: str, name: str) -> Iterator[Note]:
+        """Note an interval around the block."""
+        note = Note(kind, name)
+        opened = self.open(note)
+        try:
+            yield note
+        finally:
+            opened.__exit__(None, None, None)
+
+
+def label(tensor: torch.Tensor, roles: Role, name: str | None = None) -> list[Label]:
+    """Return one label for each storage that ``tensor`` holds: one, or those inside a wrapper subclass or a sparse tensor."""
+    labels = []
+    for inner in plain_tensors(tensor):
+        storage = inner.untyped_storage()
+        pointer = storage.data_ptr()
+        if pointer:
+            shape = "x".join(map(str, inner.shape))
+            dtype = str(inner.dtype).removeprefix("torch.")
+            device = inner.device.index or 0 if inner.device.type == "cuda" else -1
+            labels.append(Label(pointer, storage.nbytes(), device, int(roles), dtype, shape, name))
+    return labels
+
+
+def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Return the tensors with memory of their own that make up ``tensor``."""
+    if tensor.device.type == "meta":
+        return []
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        inner = [getattr(tensor, name) for name in names]
+        return [plain for part in inner if isinstance(part, torch.Tensor) for plain in plain_tensors(part)]
+    if tensor.layout is torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return [tensor]
+
+
+def tensors_in(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a value made of lists, tuples, dictionaries and objects with fields, ``depth`` levels down."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth and isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)
+    elif depth and isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item, depth - 1)

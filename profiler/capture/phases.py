@@ -1,0 +1,84 @@
+"""Which phase of a step each moment belongs to, where the program said so, and where torch's own events tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from profiler.capture.window import Interval, RawWindow
+from profiler.recording import Phase
+
+_TORCH_PHASES = {"Optimizer.step#": Phase.OPTIMIZER, "Optimizer.zero_grad#": Phase.ZERO_GRAD}
+FORWARD_PHASES = frozenset({Phase.FORWARD, Phase.PREFILL, Phase.DECODE})
+
+
+def phase_intervals(raw: RawWindow) -> list[Interval]:
+    """Return the phases of a window in the order of time, not overlapping; marks of the program outrank what is derived.
+
+    Derived: a model's outermost call is forward, autograd's nodes are backward, torch's own marks show the optimizer. The time between a
+    forward and the backward that follows belongs to the forward, since the loss is made there.
+    """
+    marked = [interval for interval in raw.intervals if interval.kind == "phase"]
+    return marked or _derived(raw)
+
+
+def outermost(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return the intervals, sorted by start, that no earlier one contains."""
+    result: list[Interval] = []
+    for interval in intervals:
+        if not result or interval.start_ns >= result[-1].end_ns:
+            result.append(interval)
+    return result
+
+
+def _derived(raw: RawWindow) -> list[Interval]:
+    parts = outermost(part for interval in raw.intervals if (part := _part(interval)))
+    merged: list[Interval] = []
+    for part in parts:
+        last = merged[-1] if merged else None
+        if last and last.name == part.name:
+            merged[-1] = last._replace(end_ns=part.end_ns)
+            continue
+        if last and last.name == Phase.FORWARD and part.name == Phase.BACKWARD:
+            merged[-1] = last._replace(end_ns=part.start_ns)
+        merged.append(part)
+    return merged
+
+
+def _part(interval: Interval) -> Interval | None:
+    if interval.kind == "module":
+        return interval._replace(kind="phase", name=Phase.FORWARD)
+    if interval.kind == "node":
+        return interval._replace(kind="phase", name=Phase.BACKWARD)
+    if interval.kind == "torch":
+        phase = next((phase for prefix, phase in _TORCH_PHASES.items() if interval.name.startswith(prefix)), None)
+        return interval._replace(kind="phase", name=phase) if phase else None
+    return None
+
+
+def output_intervals(raw: RawWindow, phases: list[Interval], output_layers: frozenset[str], leaves: frozenset[str]) -> list[Interval]:
+    """Return the stretches in which logits and loss are made: from the output layer's call to the end of that forward.
+
+    Args:
+        raw: the window.
+        phases: its phases.
+        output_layers: paths of layers that models name as their output layer.
+        leaves: paths of modules that hold parameters of their own; where no output layer is named, the last of them that ran is it.
+    """
+    calls = [interval for interval in raw.intervals if interval.kind == "module"]
+    starts = [call.start_ns for call in outermost(calls)]
+    result = []
+    for phase in phases:
+        if phase.name not in FORWARD_PHASES:
+            continue
+        for begin, end in _pieces(phase, starts):
+            inside = [call for call in calls if begin <= call.start_ns < end]
+            layers = [call for call in inside if call.name in output_layers] or [call for call in inside if call.name in leaves][-1:]
+            if layers:
+                result.append(Interval("output", phase.name, layers[0].start_ns, end))
+    return result
+
+
+def _pieces(phase: Interval, starts: list[int]) -> list[tuple[int, int]]:
+    """Cut a phase at the outermost calls in it, since each call of a model makes outputs of its own."""
+    cuts = [start for start in starts if phase.start_ns <= start < phase.end_ns]
+    return list(zip(cuts, [*cuts[1:], phase.end_ns], strict=True))

@@ -1,0 +1,232 @@
+"""Records a program's memory while it runs: windows, hooks and samples -> a recording file, written as it goes.
+
+`Recorder` serves both Headroom's own runs and `record()` around other people's loops. One torch.profiler window covers one step, so that
+memory stays flat however long the program runs, and what was recorded survives a kill.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from profiler.capture.convert import Converter
+from profiler.capture.hooks import Hooks
+from profiler.capture.notes import Label, Notebook, label
+from profiler.capture.samplers import Sampler
+from profiler.capture.surroundings import describe_run
+from profiler.capture.window import Window
+from profiler.recording import SCALARS, Metadata, Phase, Provenance, Role
+from profiler.storage import RecordingWriter
+
+_MAX_WINDOW_SECONDS = 10.0
+"""A window of a program that never steps is cut at the next forward after so long, so that memory stays flat."""
+
+
+class Recorder:
+    """One recording in progress.
+
+    Args:
+        path: where the recording shall be.
+        title: one line for lists; by default the file's name.
+        metadata: fields of `Metadata` to set, such as job, key and warmup_steps.
+        find_steps: begin a new step at the first forward after an optimizer's step, until `step` is called.
+
+    Raises:
+        CaptureUnavailable: another profiler is running.
+        StorageError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | str, *, title: str | None = None, find_steps: bool = True, **metadata: Any) -> None:
+        self._rank, path = _rank_and_path(Path(path))
+        self._writer = RecordingWriter(path)
+        self._metadata = Metadata(
+            title=title or self._writer.path.stem,
+            provenance=Provenance.MEASURED,
+            engine="torch.profiler cuda" if torch.cuda.is_available() else "torch.profiler cpu",
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            **{**describe_run(), **metadata},
+        )
+        self._writer.describe(self._metadata)
+        self._notebook = Notebook()
+        self._hooks = Hooks(self._notebook, self._before_forward)
+        self._sampler = Sampler()
+        self._origin_ns = time.time_ns()
+        self._converter = Converter(self._origin_ns, self._rank)
+        self._find_steps = find_steps
+        self._step = -1 if not find_steps else 0
+        self._window: Window | None = None
+        self._window_began = 0.0
+        self._preexisting: list[Label] = []
+        self._conversion_cpu_s = 0.0
+        self._run_cpu_s = 0.0
+
+    @property
+    def path(self) -> Path:
+        """Where the recording is once it is closed."""
+        return self._writer.path
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Bytes alive at the end of the last window."""
+        return self._converter.allocated_bytes
+
+    def start(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Begin: count what exists, put the hooks in place, open the first window."""
+        self._preexisting = self._count_existing()
+        self._window = Window()
+        self._sampler.start(self._origin_ns)
+        self._hooks.install()
+        self._run_cpu_s -= time.process_time()
+        self._window_began = time.monotonic()
+        self.add(model, optimizer)
+
+    def add(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Tell of a model or an optimizer, so that what they hold is named from now on."""
+        if model is not None:
+            self._hooks.add_model(model)
+        if optimizer is not None:
+            self._hooks.add_optimizer(optimizer)
+
+    def step(self) -> None:
+        """End a step; the next begins. From the first call on, steps are no longer guessed."""
+        self._find_steps = False
+        self._turn(self._step + 1)
+
+    @contextmanager
+    def phase(self, phase: Phase | str) -> Iterator[None]:
+        """Mark the block as a phase of the step, such as ``forward``."""
+        with self._notebook.interval("phase", Phase(phase)):
+            yield
+
+    @contextmanager
+    def region(self, name: str) -> Iterator[None]:
+        """Mark the block with a name of your own."""
+        with self._notebook.interval("region", name[:200]):
+            yield
+
+    def scalar(self, name: str, value: float) -> None:
+        """Keep a number of this step, such as the loss."""
+        row = {"step": [self._step], "name": pa.array([name[:200]]).dictionary_encode(), "value": [float(value)]}
+        self._writer.add("scalars", pa.table(row).cast(SCALARS))
+
+    def add_facts(self, **facts: Any) -> None:
+        """Keep sizes that are known beside the events, such as num_parameters."""
+        self._metadata = replace(self._metadata, facts=self._metadata.facts | facts)
+
+    def stop(self, error: BaseException | None = None) -> Metadata:
+        """End the recording and return its metadata; ``error`` is what the program died of, if it did."""
+        self._run_cpu_s += time.process_time()
+        self._hooks.remove()
+        self._flush()
+        self._sampler.stop()
+        self._writer.add("samples", self._sampler.drain())
+        return self._writer.close(self._final_metadata(error))
+
+    def _before_forward(self) -> None:
+        """A model's outermost forward is about to begin: the moment to cut a window if a step is over."""
+        if self._find_steps and self._hooks.optimizer_stepped:
+            self._hooks.optimizer_stepped = False
+            self._turn(self._step + 1)
+        elif time.monotonic() - self._window_began > _MAX_WINDOW_SECONDS:
+            self._turn(self._step)
+
+    def _turn(self, step: int) -> None:
+        """Close this window, write what it saw, and open the next, which belongs to ``step``."""
+        self._run_cpu_s += time.process_time()
+        self._flush()
+        self._step = step
+        self._writer.add("samples", self._sampler.drain())
+        self._window = Window()
+        self._window_began = time.monotonic()
+        self._run_cpu_s -= time.process_time()
+
+    def _flush(self) -> None:
+        if self._window is None:
+            return
+        began = time.process_time()
+        window, self._window = self._window, None
+        raw = window.stop(self._notebook.turn_page())
+        parts = self._converter.convert(raw, self._step, self._preexisting, self._hooks.structure())
+        self._preexisting = []
+        for name, part in parts.items():
+            self._writer.add(name, part)
+        self._conversion_cpu_s += time.process_time() - began
+
+    def _count_existing(self) -> list[Label]:
+        """Return every tensor that Python knows, since torch tells nothing of what was made before; their ends are watched."""
+        labels = []
+        for tensor in gc.get_objects():
+            if issubclass(type(tensor), torch.Tensor):
+                labels += label(tensor, Role.NONE)
+                self._hooks.watch(tensor)
+        return labels
+
+    def _final_metadata(self, error: BaseException | None) -> Metadata:
+        warnings = [*self._metadata.warnings, *self._sampler.warnings]
+        facts = dict(self._metadata.facts) | {"sampler": self._sampler.facts()}
+        if self._converter.num_disagreements:
+            warnings.append(f"Torch's own total differed from the sum of its events at {self._converter.num_disagreements} events.")
+        if error is not None:
+            facts |= {"error": f"{type(error).__name__}: {str(error)[:2000]}", "out_of_memory": is_out_of_memory(error)}
+            what = "ran out of memory" if facts["out_of_memory"] else f"ended with {type(error).__name__}"
+            held = self._converter.allocated_bytes
+            warnings.append(f"The program {what} in step {self._step}, with {held:,} B of tensors alive: {str(error).splitlines()[0][:300]}")
+        overhead = {"run_cpu_seconds": self._run_cpu_s, "conversion_cpu_seconds": self._conversion_cpu_s, "sampler_cpu_seconds": self._sampler.cpu_seconds}
+        return replace(self._metadata, warnings=warnings, facts=facts, overhead=overhead)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether torch failed to get memory, on a GPU or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@contextmanager
+def record(
+    path: Path | str,
+    model: torch.nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    title: str | None = None,
+) -> Iterator[Recorder]:
+    """Record the memory of any PyTorch code in the block.
+
+    Args:
+        path: the recording's file; under torchrun each rank writes its own, ``NAME.rank0.headroom`` and so on.
+        model: names modules and parameters from the start; without it, they are learned at its first forward.
+        optimizer: names its state from the start; without it, from its first step.
+        title: one line that lists show.
+
+    Yields:
+        The recorder: ``r.step()`` at the end of a step, ``r.phase("forward")``, ``r.region("name")``, ``r.scalar("loss", value)``; all are
+        optional.
+
+    Raises:
+        CaptureUnavailable: another profiler is running.
+        StorageError: the file cannot be written.
+    """
+    recorder = Recorder(path, title=title)
+    recorder.start(model, optimizer)
+    try:
+        yield recorder
+    except BaseException as error:
+        recorder.stop(error)
+        raise
+    recorder.stop()
+
+
+def _rank_and_path(path: Path) -> tuple[int, Path]:
+    """Return this process's rank and its own file, as torchrun's environment tells."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return (rank, path.with_name(f"{path.stem}.rank{rank}{path.suffix}")) if world > 1 else (0, path)

@@ -1,0 +1,36 @@
+"""What a measurement was made on: library versions, the device, the host."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from profiler import __version__
+from profiler.devices import this_machine
+
+_LIBRARIES = ("torch", "transformers")
+
+
+def describe_run() -> dict[str, Any]:
+    """Return the `Metadata` fields ``versions``, ``device`` and ``host`` of a measurement on this machine."""
+    machine = this_machine()
+    return {"versions": _versions(), "device": _device(machine.total_bytes), "host": machine.to_json()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {"headroom": __version__}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _device(host_bytes: int) -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        return {"kind": "cpu", "name": "cpu", "total_bytes": host_bytes}
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {"kind": "cuda", "name": properties.name, "total_bytes": properties.total_memory, "cuda": torch.version.cuda}
