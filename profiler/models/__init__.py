@@ -1,0 +1,1 @@
+"""Language models by name or configuration: facts that need no torch, and the builder that does."""

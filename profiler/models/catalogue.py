@@ -1,0 +1,110 @@
+"""The named models: one JSON file a family beside this module -> `CATALOGUE`.
+
+The files hold what the models' published ``config.json`` says that decides memory, so that nothing is fetched from a hub.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from profiler.errors import unknown_name
+from profiler.models.config import ConfigFacts, Head, read_facts
+from profiler.spec import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueEntry:
+    """One named model."""
+
+    name: str
+    family: str
+    label: str
+    """The name as its makers write it."""
+    config: dict[str, Any]
+    """What a transformers ``config.json`` says, ``model_type`` included."""
+    facts: ConfigFacts
+    num_parameters: int
+    """As published: encoders are counted without the head that masked language modelling adds."""
+    num_parameters_with_head: int
+    """As built and run by the workloads; tied weights count once."""
+    tiny: bool
+    """Made for this project to run on a laptop in about a second a step; not a published model."""
+    source: str
+
+    @property
+    def head(self) -> Head:
+        """What sits on the model."""
+        return self.facts.head
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that a sequence may have at most; None where the family sets no limit."""
+        return self.facts.max_positions
+
+
+def entry(name: str) -> CatalogueEntry:
+    """Return the catalogue's entry of this name.
+
+    Raises:
+        SpecError: the name is not in the catalogue.
+    """
+    found = CATALOGUE.get(name) or CATALOGUE.get(name.lower())
+    if found is None:
+        raise unknown_name("model", name, CATALOGUE, "`models` lists all names; a folder with a config.json works too.")
+    return found
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """Return the configuration of a model: its own, or the catalogue's.
+
+    Raises:
+        SpecError: the name is not in the catalogue.
+    """
+    if model.config is not None:
+        return dict(json.loads(model.config))
+    return dict(entry(model.name).config)
+
+
+def facts_of(model: Model) -> ConfigFacts:
+    """Return the sizes of a model, without building it.
+
+    Raises:
+        SpecError: the name is not in the catalogue, or the configuration is impossible.
+    """
+    if model.config is None:
+        return entry(model.name).facts
+    return read_facts(config_of(model))
+
+
+def _load() -> dict[str, CatalogueEntry]:
+    entries: dict[str, CatalogueEntry] = {}
+    for path in sorted(files(__package__).iterdir(), key=lambda path: path.name):
+        if path.name.endswith(".json"):
+            entries |= _load_family(json.loads(path.read_text(encoding="utf-8")))
+    return entries
+
+
+def _load_family(data: dict[str, Any]) -> dict[str, CatalogueEntry]:
+    entries = {}
+    for name, model in data["models"].items():
+        config = {**data["shared"], **model["config"]}
+        entries[name] = CatalogueEntry(
+            name=name,
+            family=data["family"],
+            label=model["label"],
+            config=config,
+            facts=read_facts(config, name),
+            num_parameters=model["num_parameters"],
+            num_parameters_with_head=model.get("num_parameters_with_head", model["num_parameters"]),
+            tiny=model.get("tiny", False),
+            source="Made for this project, after the family's published models."
+            if model.get("tiny")
+            else model.get("source", data["source"]),
+        )
+    return entries
+
+
+CATALOGUE: dict[str, CatalogueEntry] = _load()

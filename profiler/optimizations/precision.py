@@ -1,0 +1,78 @@
+"""Precision: in which number format the parameters, and with them gradients, activations and optimizer state, are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from profiler.optimizations.base import Family, Optimization, Value
+from profiler.spec import Job
+
+if TYPE_CHECKING:
+    from profiler.workloads import Setup
+
+PRECISION = Family(name="precision", label="Precision", question="In which number format is the model kept?", default="float32")
+
+_SOURCE = "torch.set_default_dtype and torch.dtype: https://docs.pytorch.org/docs/stable/tensor_attributes.html"
+
+
+class _Precision(Optimization):
+    """The whole model in one number format."""
+
+    family = PRECISION
+    itemsize: ClassVar[int]
+    """Bytes of one number."""
+    source = _SOURCE
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Make the parameters in this format."""
+        import torch
+
+        setup.dtype = getattr(torch, self.name)
+
+
+class Float32(_Precision):
+    """32-bit floating point."""
+
+    name = "float32"
+    label = "float32"
+    aliases = ("fp32", "float", "f32")
+    itemsize = 4
+    formula = "4 bytes a number: parameters, gradients, activations, optimizer state"
+    explanation = (
+        "Every number has 32 bits: 8 of exponent, 23 of fraction. The format that torch makes parameters in by default, and what the others "
+        "are compared with."
+    )
+
+
+class BFloat16(_Precision):
+    """16-bit floating point with the exponent of float32."""
+
+    name = "bfloat16"
+    label = "bfloat16"
+    aliases = ("bf16",)
+    itemsize = 2
+    formula = "2 bytes a number: parameters, gradients, activations, optimizer state"
+    explanation = (
+        "Every number has 16 bits with float32's range and 7 bits of fraction. Halves parameters, gradients, activations and optimizer state. "
+        "The loss itself is computed in float32, so the logits exist in both formats for a while. Without float32 master weights, small "
+        "updates are lost to rounding: the loss after many steps is worse than in float32."
+    )
+
+
+class Float16(_Precision):
+    """16-bit floating point with a small range."""
+
+    name = "float16"
+    label = "float16"
+    aliases = ("fp16", "half", "f16")
+    itemsize = 2
+    formula = "2 bytes a number: parameters, gradients, activations, optimizer state"
+    explanation = (
+        "Every number has 16 bits with 10 bits of fraction and a range up to 65,504. Takes as little as bfloat16, but gradients below 6e-8 "
+        "vanish and large values overflow, so training needs loss scaling; with none, expect a loss that is not a number. Good for "
+        "inference."
+    )
+
+
+OPTIMIZATIONS: tuple[Optimization, ...] = (Float32(), BFloat16(), Float16())
