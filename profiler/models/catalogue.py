@@ -15,6 +15,9 @@ from profiler.models.config import ConfigFacts, Head, read_facts
 from profiler.spec import Model
 
 
+_TINY_SOURCE = "Made for this project, after the family's published models."
+
+
 @dataclass(frozen=True, kw_only=True)
 class CatalogueEntry:
     """One named model."""
@@ -88,23 +91,23 @@ def _load() -> dict[str, CatalogueEntry]:
 
 
 def _load_family(data: dict[str, Any]) -> dict[str, CatalogueEntry]:
-    entries = {}
-    for name, model in data["models"].items():
-        config = {**data["shared"], **model["config"]}
-        entries[name] = CatalogueEntry(
-            name=name,
-            family=data["family"],
-            label=model["label"],
-            config=config,
-            facts=read_facts(config, name),
-            num_parameters=model["num_parameters"],
-            num_parameters_with_head=model.get("num_parameters_with_head", model["num_parameters"]),
-            tiny=model.get("tiny", False),
-            source="Made for this project, after the family's published models."
-            if model.get("tiny")
-            else model.get("source", data["source"]),
-        )
-    return entries
+    return {name: _read_entry(name, model, data) for name, model in data["models"].items()}
+
+
+def _read_entry(name: str, model: dict[str, Any], family: dict[str, Any]) -> CatalogueEntry:
+    config = {**family["shared"], **model["config"]}
+    tiny = model.get("tiny", False)
+    return CatalogueEntry(
+        name=name,
+        family=family["family"],
+        label=model["label"],
+        config=config,
+        facts=read_facts(config, name),
+        num_parameters=model["num_parameters"],
+        num_parameters_with_head=model.get("num_parameters_with_head", model["num_parameters"]),
+        tiny=tiny,
+        source=_TINY_SOURCE if tiny else model.get("source") or family["source"],
+    )
 
 
 CATALOGUE: dict[str, CatalogueEntry] = _load()
