@@ -1,0 +1,88 @@
+"""What several pages draw: headings, metrics, refusals, empty states and downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from profiler.errors import HeadroomError
+from profiler.recording import Metadata, Provenance
+
+_CHART = {"displaylogo": False, "scrollZoom": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
+_BADGE_COLORS = {
+    Provenance.MEASURED: "green",
+    Provenance.SIMULATED: "blue",
+    Provenance.ESTIMATED: "gray",
+    Provenance.IMPORTED: "violet",
+}
+
+
+class Metric(NamedTuple):
+    """One number of a metrics row."""
+
+    label: str
+    value: str
+    help: str
+    note: str = ""
+
+
+@contextmanager
+def refusals_shown() -> Iterator[None]:
+    """Show what Headroom refuses as its sentence; anything else is a bug and passes."""
+    try:
+        yield
+    except HeadroomError as error:
+        st.error(str(error))
+
+
+def heading(title: str, question: str) -> None:
+    """Draw a page's title and the one question it answers."""
+    st.title(title, anchor=False)
+    st.caption(question)
+
+
+def metrics(row: Sequence[Metric]) -> None:
+    """Draw up to four numbers of equal height."""
+    with st.container(horizontal=True, key="metrics"):
+        for metric in row:
+            with st.container(border=True, height="stretch", width="stretch"):
+                st.metric(metric.label, metric.value, help=metric.help)
+                if metric.note:
+                    st.caption(metric.note)
+
+
+def chart(figure: go.Figure, *, key: str, alt: str, **options: object) -> object:
+    """Draw a figure over the full width with an accessible name."""
+    return st.plotly_chart(figure, width="stretch", key=key, config=_CHART, alt=alt, theme=None, **options)  # type: ignore[arg-type]
+
+
+def provenance(metadata: Metadata) -> None:
+    """Draw where a recording's numbers come from, and whether it is whole."""
+    with st.container(horizontal=True, gap="small"):
+        st.badge(metadata.provenance.value.capitalize(), color=_BADGE_COLORS[metadata.provenance])  # type: ignore[arg-type]
+        st.badge(metadata.engine, color="gray")
+        if not metadata.complete:
+            st.badge("Incomplete", color="orange")
+
+
+def download(label: str, make: Callable[[], bytes | str], file_name: str, mime: str) -> None:
+    """Draw a download whose content is made when it is asked for."""
+    st.download_button(label, make, file_name, mime, on_click="ignore", key=f"download_{file_name}")
+
+
+def table(frame: pd.DataFrame, *, key: str, alt: str, height: int | str = "auto") -> None:
+    """Draw a table; columns of bytes show GiB-style text in a download and exact numbers on screen."""
+    columns = {name: st.column_config.NumberColumn(format="localized") for name in frame.columns if str(name).endswith("bytes")}
+    shares = {name: st.column_config.NumberColumn(format="percent") for name in frame.columns if name == "share"}
+    st.dataframe(frame, hide_index=True, column_config={**columns, **shares}, key=key, alt=alt, height=height)  # type: ignore[arg-type]
+
+
+def how_to_read(text: str) -> None:
+    """Draw the folded explanation at a page's end."""
+    with st.expander("How to read this"):
+        st.markdown(text)

@@ -1,0 +1,169 @@
+"""What is chosen and what is loaded: the only module that touches session state, the address and Streamlit's caches.
+
+The address alone says what a page shows: ``?recording=ID``, ``?run=ID``, ``job=JSON`` and the choices of the page. A link, Back and a
+reload therefore need no code of their own. The session remembers each page's last address, so that navigation can lead back to it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from pages.shared import library, links
+from profiler.analysis.blocks import Blocks, Lane
+from profiler.analysis.timeline import Timeline
+from profiler.figures.theme import ThemeName
+from profiler.recording import Recording
+from profiler.spec import Job
+from profiler.storage import RunStore, read_recording
+
+_VISITED = "headroom_visited"
+_PAGE = "headroom_page"
+_MAX_OPEN = 4
+"""Recordings kept in memory; one of a million events takes about 300 MB."""
+
+
+def begin(page: str) -> None:
+    """Start a script run of a page: warm the server up once, and remember the page's address for the navigation."""
+    _warm_up()
+    st.session_state[_PAGE] = page
+    st.session_state.setdefault(_VISITED, {})[page] = st.query_params.to_dict()
+
+
+def has_begun() -> bool:
+    """Return whether this session went through `begin`."""
+    return _VISITED in st.session_state
+
+
+def last_address(page: str) -> dict[str, str]:
+    """Return the query that a page was last shown with."""
+    return dict(st.session_state.get(_VISITED, {}).get(page, {}))
+
+
+def chosen(name: str) -> str | None:
+    """Return what the address says about ``name``, such as ``recording``."""
+    return st.query_params.get(name) or None
+
+
+def choose(**changes: str | None) -> None:
+    """Change the address, and so what the page shows; None takes a name out of it. One entry in the browser's history."""
+    query = st.query_params.to_dict() | changes
+    wanted = {name: value for name, value in query.items() if value}
+    if wanted != st.query_params.to_dict():
+        st.query_params.from_dict(wanted)
+        st.session_state[_VISITED][st.session_state[_PAGE]] = wanted
+
+
+def linked(name: str, options: Sequence[Any]) -> dict[str, Any]:
+    """Return the arguments that tie a widget of choices to the address; the first option is the default and is not written.
+
+    The options are written with ``str``; what the address says is ignored where it is none of them.
+    """
+    key = f"linked_{name}"
+    texts = {str(option): option for option in options}
+    st.session_state[key] = texts.get(chosen(name) or "", options[0])
+    return {"key": key, "on_change": _write_choice, "args": (name, key, str(options[0]))}
+
+
+def linked_number(name: str, default: int, low: int, high: int) -> dict[str, Any]:
+    """Return the arguments that tie a slider or number field to the address."""
+    key = f"linked_{name}"
+    text = chosen(name) or ""
+    st.session_state[key] = min(max(int(text), low), high) if text.isdecimal() else default
+    return {"key": key, "on_change": _write_choice, "args": (name, key, str(default)), "min_value": low, "max_value": high}
+
+
+def _write_choice(name: str, key: str, default: str) -> None:
+    value = st.session_state[key]
+    choose(**{name: None if value is None or str(value) == default else str(value)})
+
+
+def recording_link(entry: library.Entry) -> dict[str, str]:
+    """Return the query of a link to a recording, with the job that makes it again where it is missing."""
+    job = links.job_to_text(Job.from_json(entry.metadata.job)) if entry.metadata.job else None
+    return {"recording": entry.id} | ({"job": job} if job else {})
+
+
+def run_link(run_id: str, job: Job) -> dict[str, str]:
+    """Return the query of a link to a run, with its job."""
+    text = links.job_to_text(job)
+    return {"run": run_id} | ({"job": text} if text else {})
+
+
+def linked_job() -> Job | None:
+    """Return the job that the address carries.
+
+    Raises:
+        SpecError: what it carries is not a job.
+    """
+    text = chosen("job")
+    return links.job_from_text(text) if text else None
+
+
+def chosen_entry() -> library.Entry | None:
+    """Return the recording that the address names, where this machine has it."""
+    wanted = chosen("recording")
+    return next((entry for entry in entries() if entry.id == wanted), None) if wanted else None
+
+
+def entries() -> list[library.Entry]:
+    """Return all recordings that can be chosen: runs, newest first, then samples."""
+    return library.entries(store())
+
+
+def remember(key: str, value: Any) -> None:
+    """Keep a value for this session, or set a widget's value before it is drawn."""
+    st.session_state[key] = value
+
+
+def recall(key: str, default: Any = None) -> Any:
+    """Return what was kept, or a widget's value."""
+    return st.session_state.get(key, default)
+
+
+def theme() -> ThemeName:
+    """Return the theme that the browser shows."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+@st.cache_resource
+def store() -> RunStore:
+    """Return the run store of ``HEADROOM_HOME``."""
+    return RunStore()
+
+
+@st.cache_resource(max_entries=_MAX_OPEN, show_spinner="Reading the recording")
+def recording(recording_id: str) -> Recording:
+    """Return a recording of this machine by its id.
+
+    Raises:
+        StorageError, FormatError: its file went away or is damaged.
+        StopIteration: there is none; ask `chosen_entry` first.
+    """
+    return read_recording(next(entry.path for entry in entries() if entry.id == recording_id))
+
+
+@st.cache_resource(max_entries=_MAX_OPEN, show_spinner="Reading the recording")
+def blocks(recording_id: str) -> Blocks:
+    """Return the blocks of a recording.
+
+    Raises:
+        FormatError: its events contradict each other.
+    """
+    return Blocks.of(recording(recording_id))
+
+
+@st.cache_resource(max_entries=2 * _MAX_OPEN, show_spinner="Reading the recording")
+def timeline(recording_id: str, lane: Lane | None = None) -> Timeline:
+    """Return the timeline of one memory of a recording; by default of the first GPU, else the host."""
+    return Timeline.of(recording(recording_id), blocks(recording_id), lane)
+
+
+@st.cache_resource
+def _warm_up() -> None:
+    """Run once a server: what is loaded by now stays, so that no garbage collection walks over it again."""
+    gc.collect()
+    gc.freeze()
