@@ -123,8 +123,8 @@ class Blocks:
 
     def lanes(self) -> list[Lane]:
         """Return the memories that hold blocks: GPUs first, then the host, then pinned host memory."""
-        found = np.unique(np.stack([self.device, self.rank]), axis=1).T if len(self) else np.empty((0, 2), int)
-        lanes = [Lane(int(device), int(rank)) for device, rank in found]
+        first = np.unique(self.device.astype(np.int64) * 2**16 + self.rank, return_index=True)[1]
+        lanes = [Lane(int(self.device[row]), int(self.rank[row])) for row in first]
         return sorted(lanes, key=lambda lane: (lane.device < 0, abs(lane.device), lane.rank))
 
     def phase_of_event(self, event: int) -> Phase:

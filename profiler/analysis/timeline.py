@@ -16,6 +16,7 @@ from profiler.analysis.blocks import Blocks, Lane
 from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.columns import Array
 from profiler.analysis.intervals import Interval, read_intervals
+from profiler.analysis.reduction import num_bins, pick_extremes
 from profiler.recording import Category, Metadata, Phase, Recording
 
 Axis = Literal["time", "event"]
@@ -189,12 +190,10 @@ class Timeline:
         num_events = max(end - start, 0)
         if num_events <= max_points:
             return Picked(np.arange(start, start + num_events), num_events)
-        edges = self._bin_edges(start, end, (max_points - 3) // 2, axis)
         window = self.total[start:end]
-        must = [0, num_events - 1, int(np.argmax(window))]
+        rows = pick_extremes(window, max_points, self._bin_edges(start, end, num_bins(max_points), axis))
         if start <= self.peak_event < end:
-            must[2] = self.peak_event - start if window[self.peak_event - start] == window.max() else must[2]
-        rows = np.unique(np.concatenate([must, _extreme_rows(window, edges), _extreme_rows(-window, edges)]))
+            rows = np.union1d(rows, [self.peak_event - start])
         return Picked(rows + start, num_events)
 
     def _bin_edges(self, start: int, end: int, num_bins: int, axis: Axis) -> Array:
@@ -203,12 +202,3 @@ class Timeline:
             return np.linspace(0, end - start, num_bins, endpoint=False).astype(np.int64)
         times = self.blocks.event_us[start:end]
         return np.unique(np.searchsorted(times, np.linspace(times[0], times[-1], num_bins, endpoint=False)))
-
-
-def _extreme_rows(values: Array, edges: Array) -> Array:
-    """Return the first row of the highest value in each bin."""
-    highest = np.maximum.reduceat(values, edges)
-    lengths = np.diff(np.append(edges, len(values)))
-    hits = np.flatnonzero(values == np.repeat(highest, lengths))
-    bins = np.searchsorted(edges, hits, side="right")
-    return np.asarray(hits[np.unique(bins, return_index=True)[1]])
