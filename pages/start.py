@@ -1,11 +1,30 @@
-"""x."""
+"""Start: what can I do here? Samples, a file of one's own, a first run, and what this machine has."""
+
 import streamlit as st
-from pages.shared import components, navigation, session
+
+from pages.shared import components, gallery, machine, navigation, session
+
 navigation.require_app()
-components.heading("Start", "q?")
-st.write(st.context.theme.type, st.query_params.to_dict())
-if "start" == "timeline":
-    n = st.slider("At", **session.linked_number("at", 50,0,100))
-    st.button("peak", on_click=lambda: session.choose(at="77"))
-    st.button("choose", on_click=lambda: session.choose(recording="abc",job="{}"))
-    st.write("at", n)
+components.heading("Headroom", "See where a language model's memory goes, and what each optimization really gives back.")
+
+open_file, profile_now = st.columns(2, border=True)
+with open_file:
+    st.subheader("Open a recording", anchor=False)
+    gallery.upload()
+with profile_now:
+    st.subheader("Profile a model now", anchor=False)
+    st.markdown(
+        "Run a language model's training step, prefill or decode on this machine and record every allocation. A tiny model takes seconds."
+    )
+    st.page_link("pages/profile.py", label="Choose a model", icon=":material/arrow_forward:")
+
+st.subheader("Sample recordings", anchor=False)
+gallery.samples()
+
+runs = [entry for entry in session.entries() if not entry.is_sample]
+if runs:
+    st.subheader("Runs of this machine", anchor=False)
+    gallery.runs(runs)
+
+st.subheader("This machine", anchor=False)
+machine.facts()

@@ -1,11 +1,43 @@
-"""x."""
+"""Timeline: where did the memory go, and when?"""
+
 import streamlit as st
-from pages.shared import components, navigation, session
+
+from pages.shared import charts, choosing, components, details, downloads, instant, navigation, session
+
 navigation.require_app()
-components.heading("Timeline", "q?")
-st.write(st.context.theme.type, st.query_params.to_dict())
-if "timeline" == "timeline":
-    n = st.slider("At", **session.linked_number("at", 50,0,100))
-    st.button("peak", on_click=lambda: session.choose(at="77"))
-    st.button("choose", on_click=lambda: session.choose(recording="abc",job="{}"))
-    st.write("at", n)
+components.heading("Timeline", "Where did the memory go, and when?")
+
+entry = choosing.recording()
+if entry is None:
+    st.stop()
+
+lane = choosing.lane(entry.id)
+summary = session.summary(entry.id, lane)
+components.provenance(entry.metadata)
+components.warnings(summary["warnings"])
+components.metrics(details.headline(entry.id, lane))
+for sentence in session.sentences(entry.id, lane):
+    st.markdown(sentence)
+
+
+def explore() -> None:
+    """Draw the main chart and what is alive at the chosen instant; both change together."""
+    timeline = session.timeline(entry.id, lane)
+    if not timeline.num_events:
+        st.info("This recording has no events: nothing was allocated or freed while it ran.")
+        return
+    charts.main(entry.id, timeline)
+    instant.panel(entry.id, timeline)
+
+
+components.fragment(explore)
+downloads.row(entry, lane)
+components.how_to_read(
+    """
+- **Height is allocated memory**, one colour a category. The line over it is the resident set or device used: what the system sees.
+- **The peak decides whether a run fits.** It is marked, and covers the steps after the warm-up.
+- **Click the chart**, or move the slider, to see what was alive at that instant: by category, by module, by tensor.
+- **Blocks** shows each allocation as a rectangle from birth to end. Wheel or W and S zoom, drag or A and D pan, 0 shows all, a click pins.
+- Long recordings are reduced for drawing; the peak and every number in the tables stay exact.
+"""
+)

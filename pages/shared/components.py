@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from profiler.errors import HeadroomError
-from profiler.recording import Metadata, Provenance
+from profiler.recording import Category, Metadata, Provenance
 
 _CHART = {"displaylogo": False, "scrollZoom": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"]}
 _BADGE_COLORS = {
@@ -80,6 +80,29 @@ def table(frame: pd.DataFrame, *, key: str, alt: str, height: int | str = "auto"
     columns = {name: st.column_config.NumberColumn(format="localized") for name in frame.columns if str(name).endswith("bytes")}
     shares = {name: st.column_config.NumberColumn(format="percent") for name in frame.columns if name == "share"}
     st.dataframe(frame, hide_index=True, column_config={**columns, **shares}, key=key, alt=alt, height=height)  # type: ignore[arg-type]
+
+
+def warnings(sentences: Sequence[str]) -> None:
+    """Draw, folded, what a recording cannot show."""
+    if sentences:
+        with st.expander(f"What this recording cannot show ({len(sentences)})"):
+            for sentence in sentences:
+                st.markdown(f"- {sentence}")
+
+
+def fragment(draw: Callable[[], None], *, every_seconds: float | None = None) -> None:
+    """Draw a part of a page that runs again by itself, on its own input or every few seconds."""
+
+    def guarded() -> None:
+        with refusals_shown():
+            draw()
+
+    st.fragment(guarded, run_every=every_seconds)()
+
+
+def category_label(name: str) -> str:
+    """Return what people call the category of this name."""
+    return Category[name].label
 
 
 def how_to_read(text: str) -> None:

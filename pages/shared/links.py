@@ -31,7 +31,9 @@ def job_from_text(text: str) -> Job:
         SpecError: the text is not a job.
     """
     if len(text) > MAX_CHARS:
-        raise SpecError(f"The job in this link has {len(text):,} characters. At most {MAX_CHARS:,} are read; open the recording's file instead.")
+        raise SpecError(
+            f"The job in this link has {len(text):,} characters. At most {MAX_CHARS:,} are read; open the recording's file instead."
+        )
     try:
         return Job.from_json(json.loads(text))
     except (ValueError, RecursionError) as error:

@@ -14,8 +14,12 @@ import streamlit as st
 
 from pages.shared import library, links
 from profiler.analysis.blocks import Blocks, Lane
+from profiler.analysis.explain import explain
+from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
+from profiler.capture.nvml import GpuReading, Nvml, NvmlUnavailable
 from profiler.figures.theme import ThemeName
+from profiler.jobs.manager import JobManager
 from profiler.recording import Recording
 from profiler.spec import Job
 from profiler.storage import RunStore, read_recording
@@ -89,8 +93,13 @@ def recording_link(entry: library.Entry) -> dict[str, str]:
 
 def run_link(run_id: str, job: Job) -> dict[str, str]:
     """Return the query of a link to a run, with its job."""
+    return {"run": run_id} | job_link(job)
+
+
+def job_link(job: Job) -> dict[str, str]:
+    """Return the query of a link that carries a job; empty where the job is too long for one."""
     text = links.job_to_text(job)
-    return {"run": run_id} | ({"job": text} if text else {})
+    return {"job": text} if text else {}
 
 
 def linked_job() -> Job | None:
@@ -160,6 +169,39 @@ def blocks(recording_id: str) -> Blocks:
 def timeline(recording_id: str, lane: Lane | None = None) -> Timeline:
     """Return the timeline of one memory of a recording; by default of the first GPU, else the host."""
     return Timeline.of(recording(recording_id), blocks(recording_id), lane)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Reading the recording")
+def summary(recording_id: str, lane: Lane | None = None) -> dict[str, Any]:
+    """Return the facts of `profiler.analysis.summary.summarize` for a recording of this machine."""
+    return summarize(recording(recording_id), timeline(recording_id, lane))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def sentences(recording_id: str, lane: Lane | None = None) -> list[str]:
+    """Return what a person would say about a recording."""
+    return explain(timeline(recording_id, lane))
+
+
+@st.cache_resource
+def jobs() -> JobManager:
+    """Return the one manager of worker processes of this server."""
+    return JobManager(store().home)
+
+
+def gpus() -> tuple[list[GpuReading], list[str]]:
+    """Return a reading of every GPU, and a sentence on each that cannot be read."""
+    driver = _driver()
+    return ([], [driver.reason]) if isinstance(driver, NvmlUnavailable) else (driver.read(), driver.reasons)
+
+
+@st.cache_resource
+def _driver() -> Nvml | NvmlUnavailable:
+    return Nvml.open()
+
+
+kept = st.cache_resource(max_entries=32, show_spinner=False)
+"""Keeps what a function of short keys returns, such as a figure by recording id and theme."""
 
 
 @st.cache_resource

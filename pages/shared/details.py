@@ -1,0 +1,58 @@
+"""A recording's summary -> the four numbers at the head of Timeline."""
+
+from __future__ import annotations
+
+from pages.shared import components, session
+from profiler.analysis.blocks import Lane
+from profiler.analysis.samples import memory_series
+from profiler.recording import Metadata
+from profiler.units import exact_bytes, format_bytes
+
+
+def headline(recording_id: str, lane: Lane | None) -> list[components.Metric]:
+    """Return the peak, what it is made of, what stays between steps, and what the system saw; four at most."""
+    summary = session.summary(recording_id, lane)
+    peak = summary["peak_allocated_bytes"]
+    at = summary["peak_at"]
+    where = f"step {at['step']}, {at['phase']}" if at and at["step"] >= 0 else "before the first step"
+    row = [
+        components.Metric("Peak allocated", format_bytes(peak), f"{exact_bytes(peak)} held by live tensors, the most at any event.", where)
+    ]
+    row += _largest(summary["categories_at_peak"], peak)
+    row.append(_states(summary))
+    row += _seen_by_system(recording_id)
+    return row[:4]
+
+
+def overhead(metadata: Metadata) -> str:
+    """Return what recording cost as a sentence; empty where it is not known."""
+    run = metadata.overhead.get("run_cpu_seconds")
+    spent = sum(metadata.overhead.get(name, 0.0) for name in ("capture_cpu_seconds", "conversion_cpu_seconds"))
+    if not run or not spent:
+        return ""
+    return f"Recording took {spent:.2f} s of processor time beside the {run:.2f} s of the run."
+
+
+def _largest(categories: dict[str, int], peak: int) -> list[components.Metric]:
+    if not categories:
+        return []
+    name = max(categories, key=categories.__getitem__)
+    value = f"{components.category_label(name)} {categories[name] / peak:.0%}"
+    return [components.Metric("Largest at the peak", value, exact_bytes(categories[name]), format_bytes(categories[name]))]
+
+
+def _states(summary: dict[str, object]) -> components.Metric:
+    states, weights = summary["states_bytes"], summary["weights_bytes"]
+    help_text = "Parameters and buffers, and what the optimizer and gradients add to them between steps."
+    if isinstance(states, int) and isinstance(weights, int):
+        return components.Metric("Weights and states", format_bytes(weights + states), help_text, f"states {format_bytes(states)}")
+    return components.Metric("Weights", format_bytes(weights if isinstance(weights, int) else 0), "Parameters and buffers.")
+
+
+def _seen_by_system(recording_id: str) -> list[components.Metric]:
+    found = memory_series(session.recording(recording_id))
+    if not found:
+        return []
+    series = found[0]
+    text = "The most that the system saw in use while the run was recorded; includes memory outside of tensors."
+    return [components.Metric(f"{series.label}, peak", format_bytes(float(series.values.max())), text)]

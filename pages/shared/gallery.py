@@ -1,0 +1,66 @@
+"""Recordings to choose from, as cards and lists that link to the timeline, and the field that opens a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from pages.shared import components, library, session
+from profiler.errors import HeadroomError
+from profiler.storage import read_recording_bytes
+from profiler.units import format_bytes
+
+TIMELINE = "pages/timeline.py"
+_NUM_COLUMNS = 3
+_MAX_RUNS = 12
+
+
+def samples() -> None:
+    """Draw one card a sample: what it is, its peak, and one sentence on what to notice."""
+    shipped = library.samples()
+    if not shipped:
+        st.caption("No sample recordings are here. `make samples` makes them.")
+    for row in range(0, len(shipped), _NUM_COLUMNS):
+        for column, entry in zip(st.columns(_NUM_COLUMNS, border=True), shipped[row : row + _NUM_COLUMNS], strict=False):
+            with column:
+                _card(entry)
+
+
+def runs(entries: Sequence[library.Entry]) -> None:
+    """Draw the newest runs as a list of links."""
+    for entry in entries[:_MAX_RUNS]:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.page_link(TIMELINE, label=entry.metadata.title, query_params=session.recording_link(entry))
+            st.caption(f"{entry.metadata.created[:16].replace('T', ' ')} · {entry.metadata.provenance.value}")
+    if len(entries) > _MAX_RUNS:
+        st.caption(f"The newest {_MAX_RUNS} of {len(entries)}; Timeline lists all.")
+
+
+def upload() -> None:
+    """Draw the field that opens a recording file; what it opens is kept among this machine's runs and shown."""
+    file = st.file_uploader("A `.headroom` file", type=["headroom"], key="start_upload")
+    if file is None:
+        st.caption("Written by Profile, by `python -m profiler record`, or by `profiler.record()` in your own code.")
+        return
+    recording = session.store().add(read_recording_bytes(file.getvalue(), file.name))
+    entry = next(entry for entry in session.entries() if entry.id == recording.id)
+    st.switch_page(TIMELINE, query_params=session.recording_link(entry))
+
+
+def _card(entry: library.Entry) -> None:
+    st.page_link(TIMELINE, label=f"**{entry.metadata.title}**", query_params=session.recording_link(entry))
+    try:
+        summary = session.summary(entry.id)
+    except HeadroomError as error:
+        st.caption(str(error))
+        return
+    categories = summary["categories_at_peak"]
+    largest = max(categories, key=categories.__getitem__, default=None)
+    parts = [f"peak {format_bytes(summary['peak_allocated_bytes'])}"]
+    if largest:
+        share = categories[largest] / max(summary["peak_allocated_bytes"], 1)
+        parts.append(f"{components.category_label(largest).lower()} {share:.0%}")
+    st.caption(" · ".join([*parts, entry.metadata.provenance.value]))
+    for sentence in session.sentences(entry.id)[:1]:
+        st.markdown(sentence)

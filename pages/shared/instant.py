@@ -1,0 +1,98 @@
+"""What is alive at the chosen instant: by category, module and tensor, as a tree, and as a table to search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from pages.shared import charts, components, session
+from profiler.analysis.attribution import alive_at, group_at, module_tree, top_allocations
+from profiler.analysis.timeline import Timeline
+from profiler.figures.composition import composition_figure, composition_table
+from profiler.figures.modules import module_figure
+from profiler.figures.timeline import timeline_table
+from profiler.units import exact_bytes, format_bytes, format_duration_us
+
+_HEIGHT = 400
+_MAX_ROWS = 500
+
+
+def panel(recording_id: str, timeline: Timeline) -> None:
+    """Draw the instant's controls, what it is made of, and the chosen details in a place that does not move."""
+    event = _choose_instant(timeline)
+    now = timeline.at(event)
+    where = f"step {now.step}, {now.phase.value}" if now.step >= 0 else f"before the first step, {now.phase.value}"
+    st.markdown(f"**{format_bytes(now.allocated_bytes)} allocated** at {format_duration_us(now.time_us)}, {where}")
+    st.caption(f"{exact_bytes(now.allocated_bytes)} after event {event:,} of {timeline.num_events:,}")
+    categories = timeline.categories_at(event)
+    composition = composition_figure(categories, theme=session.theme())
+    components.chart(
+        composition, key="instant_composition", alt="What is allocated at the instant, by category; the table below has the numbers."
+    )
+    chosen = st.segmented_control("Details", list(_DETAILS), required=True, **session.linked("details", list(_DETAILS)))
+    with st.container(height=_HEIGHT + 60, border=False, key="instant_details"):
+        _DETAILS[str(chosen)](timeline, event)
+
+
+def _choose_instant(timeline: Timeline) -> int:
+    last = timeline.num_events - 1
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if last > 0:
+            st.slider("Instant (event)", **session.linked_number("at", timeline.peak_event, 0, last))
+        st.button("Jump to the peak", on_click=lambda: session.choose(at=None), key="jump_to_peak")
+    return charts.instant_of(timeline)
+
+
+def _by_category(timeline: Timeline, event: int) -> None:
+    components.table(
+        composition_table(timeline.categories_at(event)), key="by_category", alt="Bytes by category at the instant", height=_HEIGHT
+    )
+
+
+def _by_module(timeline: Timeline, event: int) -> None:
+    components.table(
+        group_at(timeline, event, "module").head(_MAX_ROWS), key="by_module", alt="Bytes by module at the instant", height=_HEIGHT
+    )
+
+
+def _by_tensor(timeline: Timeline, event: int) -> None:
+    frame = alive_at(timeline, event, limit=_MAX_ROWS)
+    components.table(frame, key="by_tensor", alt="The largest blocks alive at the instant", height=_HEIGHT)
+
+
+def _tree(timeline: Timeline, event: int) -> None:
+    figure = module_figure(module_tree(timeline, event), theme=session.theme())
+    figure.update_layout(height=_HEIGHT)
+    components.chart(figure, key="module_tree", alt="Bytes alive at the instant by module; By module has the numbers.")
+
+
+def _search(timeline: Timeline, event: int) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        query = st.text_input("Search", key="search_query", placeholder="Words of a module, operator, tensor, shape, dtype or category")
+        scopes = {"now": "Alive at the instant", "all": "Whole recording"}
+        scope = st.segmented_control(
+            "Among", list(scopes), format_func=scopes.__getitem__, required=True, **session.linked("among", list(scopes))
+        )
+    found = top_allocations(timeline, query, limit=_MAX_ROWS, event=event if scope == "now" else None)
+    st.caption(f"{found.num_matching:,} blocks, {format_bytes(found.matching_bytes)}; the largest {len(found.table):,} are listed.")
+    components.table(found.table, key="search_table", alt="The largest blocks that match", height=_HEIGHT - 90)
+
+
+def _chart_data(timeline: Timeline, event: int) -> None:
+    del event
+    picked = timeline.pick_rows()
+    st.caption(f"The numbers of the chart by category; {picked.statement}.")
+    components.table(
+        timeline_table(timeline, picked), key="chart_data", alt="Allocated bytes by category at each drawn event", height=_HEIGHT - 40
+    )
+
+
+_DETAILS: dict[str, Callable[[Timeline, int], None]] = {
+    "By category": _by_category,
+    "By module": _by_module,
+    "By tensor": _by_tensor,
+    "Module tree": _tree,
+    "Allocations": _search,
+    "Chart data": _chart_data,
+}

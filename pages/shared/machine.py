@@ -1,0 +1,37 @@
+"""What this machine has, in a few lines: processor, memory, GPUs or why there are none, and the libraries that runs use."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pages.shared import components, session
+from profiler.devices import this_machine
+from profiler.jobs.key import versions
+from profiler.units import format_bytes
+
+
+def facts() -> None:
+    """Draw the table of this machine's facts."""
+    machine = this_machine()
+    rows = [
+        ("Processor", f"{machine.cpu}, {machine.num_cores} cores"),
+        ("Memory", f"{format_bytes(machine.available_bytes)} free of {format_bytes(machine.total_bytes)}"),
+        *_gpus(),
+        *((name, version) for name, version in versions().items()),
+        ("System", f"{machine.platform}, Python {machine.python}"),
+        ("Runs are kept in", str(session.store().home.resolve())),
+    ]
+    frame = pd.DataFrame(rows, columns=["what", "value"])
+    components.table(frame, key="machine", alt="What this machine has")
+
+
+def _gpus() -> list[tuple[str, str]]:
+    gpus, reasons = session.gpus()
+    rows = [(f"GPU {gpu.index}", f"{gpu.name}{_memory(gpu.used_bytes, gpu.total_bytes)}") for gpu in gpus]
+    return rows or [("GPU", " ".join(reasons))]
+
+
+def _memory(used_bytes: int | None, total_bytes: int | None) -> str:
+    if used_bytes is None or total_bytes is None:
+        return ""
+    return f", {format_bytes(used_bytes)} used of {format_bytes(total_bytes)}"
