@@ -5,15 +5,61 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.figures.theme import ThemeName
+from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure
+from profiler.figures.theme import PATTERNS, STACK_ORDER, Theme, ThemeName, ink_on, theme_named
 from profiler.recording import Category
+from profiler.units import exact_bytes, format_bytes
+
+HEIGHT = 150
+_LABEL_SHARE = 0.08
 
 
-def composition_figure(categories: dict[Category, int], *, theme: ThemeName = "light", title: str = "") -> go.Figure:
-    """Return what an instant's allocated memory is made of, as one bar; parts over 8 % carry their label."""
-    raise NotImplementedError
+def composition_figure(categories: dict[Category, int], *, theme: ThemeName = "light", title: str = "Allocated") -> go.Figure:
+    """Return what an instant's allocated memory is made of, as one bar; parts over 8 % carry their label.
+
+    Args:
+        categories: bytes by category, as `Timeline.categories_at` returns them.
+        theme: ``light`` or ``dark``.
+        title: what the axis shows; its unit is added.
+    """
+    colors = theme_named(theme)
+    total = sum(categories.values())
+    if not total:
+        return empty_figure(colors, HEIGHT, "Nothing is allocated at this instant.")
+    figure = go.Figure(layout=base_layout(colors, height=HEIGHT))
+    for category in STACK_ORDER:
+        if category in categories:
+            figure.add_trace(_part(category, categories[category], total, colors))
+    figure.update_layout(barmode="stack", showlegend=False, bargap=0, xaxis=byte_axis_layout(byte_axis(total), title))
+    figure.update_xaxes(range=[0, total])
+    figure.update_yaxes(visible=False, fixedrange=True)
+    return figure
 
 
 def composition_table(categories: dict[Category, int]) -> pd.DataFrame:
     """Return category (label), bytes, share (0 to 1) and definition, in stack order."""
-    raise NotImplementedError
+    total = max(sum(categories.values()), 1)
+    rows = [(c.label, categories[c], categories[c] / total, c.value) for c in STACK_ORDER if c in categories]
+    return pd.DataFrame(rows, columns=["category", "bytes", "share", "definition"])
+
+
+def _part(category: Category, num_bytes: int, total: int, theme: Theme) -> go.Bar:
+    color, share = theme.colors[category], num_bytes / total
+    return go.Bar(
+        name=category.label,
+        x=[num_bytes],
+        y=[""],
+        orientation="h",
+        marker={
+            "color": color,
+            "line": {"color": theme.background, "width": 1},
+            "pattern": {"shape": PATTERNS[category], "fgcolor": theme.background, "solidity": 0.18, "size": 7},
+        },
+        text=[f"{category.label}<br>{100 * share:.0f} %" if share >= _LABEL_SHARE else ""],
+        textposition="inside",
+        insidetextanchor="middle",
+        textangle=0,
+        constraintext="none",
+        textfont={"color": ink_on(color), "size": 12},
+        hovertemplate=f"{category.label}: {format_bytes(num_bytes)} ({100 * share:.1f} %)<br>{exact_bytes(num_bytes)}<extra></extra>",
+    )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.figures.theme import ThemeName
+from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, float32
+from profiler.figures.theme import ThemeName, theme_named
 
-Unit = str
+LIVE_HEIGHT = 180
+HISTORY_HEIGHT = 220
+_MAX_POINTS = 1_000
 
 
 def live_figure(live: Sequence[tuple[float, int, int | None]], *, theme: ThemeName = "light") -> go.Figure:
@@ -19,19 +24,31 @@ def live_figure(live: Sequence[tuple[float, int, int | None]], *, theme: ThemeNa
         live: (seconds, resident set bytes, allocated bytes or None) in order of time, as a run's status holds them.
         theme: ``light`` or ``dark``.
     """
-    raise NotImplementedError
+    colors = theme_named(theme)
+    table = live_table(live)
+    if not len(table):
+        return empty_figure(colors, LIVE_HEIGHT, "Waiting for the first reading.")
+    figure = go.Figure(layout=base_layout(colors, height=LIVE_HEIGHT, revision="live"))
+    lines = {"Resident set": ("rss_bytes", colors.muted, "dash"), "Allocated": ("allocated_bytes", colors.accent, "solid")}
+    for name, (column, color, dash) in lines.items():
+        if table[column].notna().any():
+            figure.add_trace(_line(name, table["seconds"], table[column], color, dash, "%{y:,.0f} B"))
+    highest = table[["rss_bytes", "allocated_bytes"]].max().max()
+    figure.update_layout(hovermode="x unified", yaxis=byte_axis_layout(byte_axis(float(highest), 4), "Memory"))
+    figure.update_xaxes(title={"text": "Time since the run began (s)", "font": {"size": 13}}, rangemode="tozero")
+    return figure
 
 
 def live_table(live: Sequence[tuple[float, int, int | None]]) -> pd.DataFrame:
     """Return seconds, rss_bytes, allocated_bytes."""
-    raise NotImplementedError
+    return pd.DataFrame(list(live), columns=["seconds", "rss_bytes", "allocated_bytes"]).astype(float)
 
 
 def history_figure(
     seconds: Sequence[float],
     series: Mapping[str, Sequence[float | None]],
     *,
-    unit: Unit,
+    unit: str,
     title: str,
     limit: float | None = None,
     theme: ThemeName = "light",
@@ -46,9 +63,44 @@ def history_figure(
         limit: a line that the values must stay under, in the same unit as the values.
         theme: ``light`` or ``dark``.
     """
-    raise NotImplementedError
+    colors = theme_named(theme)
+    table = history_table(seconds, series)
+    if not len(table) or not table.drop(columns="seconds").notna().to_numpy().any():
+        return empty_figure(colors, HISTORY_HEIGHT, "Waiting for the first reading.")
+    figure = go.Figure(layout=base_layout(colors, height=HISTORY_HEIGHT, revision=title))
+    template = "%{y:,.0f} B" if unit == "bytes" else f"%{{y:,.1f}} {unit}"
+    ago = table["seconds"] - table["seconds"].iloc[-1]
+    hues = (colors.accent, *colors.overlays)
+    for place, name in enumerate(series):
+        dash = "solid" if place < len(hues) else "dot"
+        figure.add_trace(_line(name, ago, table[name], hues[place % len(hues)], dash, template))
+    highest = max(float(np.nanmax(table.drop(columns="seconds").to_numpy())), limit or 0.0)
+    figure.update_layout(hovermode="x unified", yaxis=_value_axis(unit, title, highest))
+    figure.update_xaxes(title={"text": "Seconds ago", "font": {"size": 13}})
+    if limit is not None:
+        figure.add_hline(y=limit, line={"color": colors.text, "width": 1, "dash": "dash"})
+    return figure
 
 
 def history_table(seconds: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> pd.DataFrame:
-    """Return seconds and one column a series."""
-    raise NotImplementedError
+    """Return seconds and one column a series; the newest 1,000 readings."""
+    columns = {"seconds": seconds} | dict(series)
+    return pd.DataFrame({name: pd.Series(list(values), dtype=float) for name, values in columns.items()}).tail(_MAX_POINTS)
+
+
+def _value_axis(unit: str, title: str, highest: float) -> dict[str, Any]:
+    if unit == "bytes":
+        return byte_axis_layout(byte_axis(highest, 4), title)
+    return {"title": {"text": f"{title} ({unit})", "font": {"size": 13}}, "range": [0, max(highest * 1.06, 1.0)], "fixedrange": True}
+
+
+def _line(name: str, x: pd.Series[float], y: pd.Series[float], color: str, dash: str, template: str) -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        x=float32(x.to_numpy()),
+        y=y.to_numpy(np.float64),
+        mode="lines",
+        line={"color": color, "width": 1.75, "dash": dash},
+        hovertemplate=template,
+        connectgaps=False,
+    )

@@ -1,0 +1,98 @@
+"""Values -> axes that say their unit, and the layout that all figures share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from profiler.analysis.columns import Array
+from profiler.figures.theme import Theme
+from profiler.units import GIB, KIB, MIB
+
+_MAX_TEXT = 300
+_FONT = "Source Sans, Source Sans Pro, system-ui, sans-serif"
+
+
+@dataclass(frozen=True)
+class ByteAxis:
+    """Round ticks for an axis whose values are bytes."""
+
+    unit: str
+    values: list[float]
+    texts: list[str]
+    top_bytes: float
+    """Where the axis ends: a little above the highest value."""
+
+
+def byte_axis(highest_bytes: float, num_ticks: int = 6) -> ByteAxis:
+    """Return ticks at round numbers of GiB, MiB, KiB or B, from 0 to above ``highest_bytes``."""
+    highest = max(float(highest_bytes), 1.0)
+    unit, factor = next(((name, size) for name, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)) if highest >= size), ("B", 1))
+    step = _round_step(highest / factor / num_ticks)
+    count = math.ceil(highest * 1.02 / factor / step)
+    values = [step * tick for tick in range(count + 1)]
+    return ByteAxis(
+        unit, [value * factor for value in values], [f"{value:g}" for value in values], max(highest * 1.06, values[-1] * factor)
+    )
+
+
+def _round_step(rough: float) -> float:
+    """Return the smallest of 1, 2, 2.5 or 5 times a power of ten that is at least ``rough``."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+
+
+def time_scale(span_us: float) -> tuple[str, float]:
+    """Return the unit that a time axis of this span is in, and how many microseconds it has."""
+    return ("s", 1e6) if span_us >= 1e7 else ("ms", 1e3)
+
+
+def float32(values: Array) -> Array:
+    """Return values as float32: half the bytes of a message, for what need not be exact."""
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def plain(text: str) -> str:
+    """Return text from a recording so that plotly shows it as it is: its labels may hold markup and links otherwise."""
+    return text[:_MAX_TEXT].replace("&", "&amp;").replace("<", "&lt;")
+
+
+def base_layout(theme: Theme, *, height: int, revision: str = "") -> dict[str, Any]:
+    """Return the layout that all figures share; ``revision`` keeps zoom and hidden traces while it stays the same."""
+    axis = {"gridcolor": theme.grid, "zeroline": False, "linecolor": theme.grid, "tickfont": {"color": theme.muted}}
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": _FONT, "size": 13, "color": theme.text},
+        "hoverlabel": {"bgcolor": theme.background, "bordercolor": theme.grid, "font": {"color": theme.text}},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0, "font": {"size": 12}},
+        "colorway": [theme.accent, *theme.overlays],
+        "xaxis": {**axis, "automargin": True},
+        "yaxis": {**axis, "automargin": True},
+        "uirevision": revision or "kept",
+    }
+
+
+def byte_axis_layout(axis: ByteAxis, title: str) -> dict[str, Any]:
+    """Return the settings of an axis in bytes: titled with its unit, not zoomable, so that its ticks stay right."""
+    return {
+        "title": {"text": f"{title} ({axis.unit})", "font": {"size": 13}},
+        "tickvals": axis.values,
+        "ticktext": axis.texts,
+        "range": [0, axis.top_bytes],
+        "fixedrange": True,
+    }
+
+
+def empty_figure(theme: Theme, height: int, text: str) -> go.Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure = go.Figure(layout=base_layout(theme, height=height))
+    figure.update_layout(xaxis_visible=False, yaxis_visible=False)
+    figure.add_annotation(text=text, showarrow=False, font={"color": theme.muted})
+    return figure
