@@ -1,8 +1,8 @@
 """A `Job` -> the statements of its training step, prefill or decode, in the order that its `Workload` says.
 
-The one piece of code that every engine runs: measured it runs as it is, simulated it runs on fake tensors. The order of statements is memory
-(what is still alive when the next thing is made), so it is written out here and nowhere else. An engine learns what is happening from the
-`Observer`; optimizations change what happens through the `Setup`.
+The one piece of code that every engine runs: measured it runs as it is, simulated it runs on fake tensors. The order of statements is
+memory (what is still alive when the next thing is made), so it is written out here and nowhere else. An engine learns what is happening
+from the `Observer`; optimizations change what happens through the `Setup`.
 """
 
 from __future__ import annotations

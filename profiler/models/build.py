@@ -5,27 +5,50 @@ The only module that imports transformers. Nothing is fetched, no weights are re
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging
 
-from profiler.errors import SpecError
+from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import config_of, facts_of
-from profiler.models.config import Head
-from profiler.models.recurrent import build_recurrent
+from profiler.models.config import RECURRENT_TYPES, ConfigFacts, Head
+from profiler.models.recurrent import RecurrentLM
 from profiler.spec import Model
 
-logging.set_verbosity_error()
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
-_AUTO_MODELS = {
+_AUTO_MODELS: dict[Head, Any] = {
     Head.CAUSAL_LM: AutoModelForCausalLM,
     Head.MASKED_LM: AutoModelForMaskedLM,
     Head.SEQ2SEQ: AutoModelForSeq2SeqLM,
 }
+_NOT_STRUCTURE = frozenset(("auto_map", "dtype", "torch_dtype", "quantization_config", "transformers_version", "use_cache"))
+"""Keys that say how weights are loaded or which code to run. The dtype is the job's, and a cache is made only for those who ask."""
+
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_BUILD_ERRORS = (
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError, ImportError, NotImplementedError),
+    StrictDataclassError,
+)
+"""What transformers raises for configurations that it does not like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What is known of a model once it is built; bytes are those of its dtype float32 and integer buffers."""
+
+    name: str
+    num_parameters: int
+    """With the head that the workloads run; tied weights count once."""
+    num_parameter_tensors: int
+    buffers_bytes: int
+    config: ConfigFacts
 
 
 def build_model(model: Model, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> nn.Module:
@@ -42,18 +65,69 @@ def build_model(model: Model, dtype: torch.dtype = torch.float32, device: str | 
     return module.to(device)
 
 
+def inspect_model(model: Model) -> ModelFacts:
+    """Return the facts of a model, counted on the meta device: exact, in well under a second, without its memory.
+
+    Raises:
+        SpecError: as `build_model`.
+    """
+    module = build_model(model, device="meta")
+    parameters = list(module.parameters())
+    return ModelFacts(
+        name=model.name,
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+        num_parameter_tensors=len(parameters),
+        buffers_bytes=sum(buffer.nbytes for buffer in module.buffers()),
+        config=facts_of(model),
+    )
+
+
 def _build(model: Model, dtype: torch.dtype) -> nn.Module:
-    config, head = config_of(model), facts_of(model).head
-    if head is Head.RECURRENT:
-        return build_recurrent(config, dtype)
+    config, facts = config_of(model), facts_of(model)
     try:
-        module: nn.Module = _AUTO_MODELS[head].from_config(_transformers_config(config), dtype=dtype)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise SpecError(f"{model.name} cannot be built from its configuration: {error}.") from error
+        if facts.head is Head.RECURRENT:
+            return RecurrentLM(config).to(dtype)
+        module: nn.Module = _AUTO_MODELS[facts.head].from_config(_transformers_config(model.name, config), dtype=dtype)
+    except SpecError:
+        raise
+    except _BUILD_ERRORS as error:
+        raise SpecError(f"{model.name} cannot be built from its configuration: {_one_line(error)} Correct it and try again.") from error
     return module
 
 
-def _transformers_config(config: dict[str, Any]) -> PretrainedConfig:
-    """Return the library's configuration; a cache is made only by those who ask for it."""
-    values = {key: value for key, value in config.items() if key not in ("model_type", "use_cache")}
-    return CONFIG_MAPPING[config["model_type"]](**values, use_cache=False)
+def _transformers_config(name: str, config: dict[str, Any]) -> PretrainedConfig:
+    model_type = config["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        known = (*CONFIG_MAPPING.keys(), *RECURRENT_TYPES)
+        raise unknown_name(
+            "model_type", model_type, known, "transformers builds the types it knows; code that comes with a model is not run."
+        )
+    kind = CONFIG_MAPPING[model_type]
+    values = _structure({key: value for key, value in config.items() if key != "model_type"})
+    _check_named(name, kind, values)
+    return kind(**values, use_cache=False)  # type: ignore[call-arg]
+
+
+def _structure(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration without what is not structure; implementations can name code to fetch, so they go, nested ones too."""
+    return {
+        key: _structure(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _NOT_STRUCTURE and not key.endswith("_implementation")
+    }
+
+
+def _check_named(name: str, kind: type[PretrainedConfig], values: dict[str, Any]) -> None:
+    """Refuse a configuration that leaves a size to the library's default, which is some published model's."""
+    defaults = {field.name: field.default for field in fields(kind)}
+    spelled = {kind.attribute_map.get(size, size): size for size in _SIZES}
+    missing = [key for key, size in spelled.items() if isinstance(defaults.get(key), int) and key not in values and size not in values]
+    if missing:
+        raise SpecError(
+            f"{name} ({kind.model_type}) has no {', '.join(missing)}. Add what is missing; the config.json beside published weights has it."
+        )
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return text if text.endswith(".") else f"{text}."

@@ -14,7 +14,6 @@ from profiler.errors import unknown_name
 from profiler.models.config import ConfigFacts, Head, read_facts
 from profiler.spec import Model
 
-
 _TINY_SOURCE = "Made for this project, after the family's published models."
 
 

@@ -18,16 +18,37 @@ RECURRENT_TYPES = ("lstm", "gru")
 """Model types that this project builds itself."""
 
 _ENCODER_TYPES = frozenset(
-    "albert bert big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra ernie esm eurobert flaubert fnet funnel"
-    " ibert longformer megatron-bert mobilebert modernbert mpnet mra nystromformer rembert roberta roberta-prelayernorm roc_bert roformer"
-    " squeezebert xlm xlm-roberta xlm-roberta-xl xmod yoso".split()
+    (
+        *("albert", "bert", "big_bird", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra"),
+        *("ernie", "esm", "eurobert", "flaubert", "fnet", "funnel", "ibert", "longformer", "megatron-bert", "mobilebert", "modernbert"),
+        *("mpnet", "mra", "nystromformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "squeezebert", "xlm"),
+        *("xlm-roberta", "xlm-roberta-xl", "xmod", "yoso"),
+    )
 )
 _ENCODER_DECODER_TYPES = frozenset(
-    "bart bigbird_pegasus blenderbot blenderbot-small encoder-decoder fsmt led longt5 m2m_100 marian mbart mt5 mvp nllb-moe pegasus"
-    " pegasus_x plbart prophetnet switch_transformers t5 t5gemma umt5".split()
+    (
+        *("bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "encoder-decoder", "fsmt", "led", "longt5", "m2m_100", "marian"),
+        *(
+            "mbart",
+            "mt5",
+            "mvp",
+            "nllb-moe",
+            "pegasus",
+            "pegasus_x",
+            "plbart",
+            "prophetnet",
+            "switch_transformers",
+            "t5",
+            "t5gemma",
+            "umt5",
+        ),
+    )
 )
-_PADDING_OFFSET_TYPES = frozenset("roberta camembert xlm-roberta xlm-roberta-xl roberta-prelayernorm data2vec-text xmod longformer".split())
-_UNBOUNDED_TYPES = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers", *RECURRENT_TYPES))
+_PADDING_OFFSET_TYPES = frozenset(
+    ("roberta", "camembert", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "data2vec-text", "xmod", "longformer")
+)
+_RELATIVE_TYPES = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers"))
+_HEADLESS_TYPES = frozenset((*RECURRENT_TYPES, "mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"))
 
 _SPELLINGS: dict[str, tuple[str, ...]] = {
     "vocab_size": ("vocab_size",),
@@ -36,11 +57,13 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "num_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),
     "num_kv_heads": ("num_key_value_heads",),
     "head_dim": ("head_dim", "d_kv"),
+    "embedding_size": ("embedding_size",),
     "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),
     "intermediate_size": ("intermediate_size", "n_inner", "hidden_dim", "d_ff", "ffn_dim", "encoder_ffn_dim"),
     "num_decoder_layers": ("num_decoder_layers", "decoder_layers"),
     "num_experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "num_experts_per_token": ("num_experts_per_tok",),
+    "sliding_window": ("sliding_window",),
 }
 _LIMITS: dict[str, int] = {
     "vocab_size": 16_777_216,
@@ -49,11 +72,13 @@ _LIMITS: dict[str, int] = {
     "num_heads": 65_536,
     "num_kv_heads": 65_536,
     "head_dim": 65_536,
+    "embedding_size": 1_048_576,
     "max_positions": 1_073_741_824,
     "intermediate_size": 16_777_216,
     "num_decoder_layers": 2_048,
     "num_experts": 4_096,
     "num_experts_per_token": 4_096,
+    "sliding_window": 1_073_741_824,
 }
 
 
@@ -80,6 +105,8 @@ class ConfigFacts:
     head_dim: int | None
     num_decoder_layers: int | None
     """Layers of the decoder of an encoder-decoder model."""
+    sliding_window: int | None
+    """Tokens that attention looks back on; None where it sees all."""
     max_positions: int | None
     """Tokens that a sequence may have at most; None where the family sets no limit."""
 
@@ -98,10 +125,7 @@ def read_facts(config: Mapping[str, Any], what: str = "The model's configuration
     if not isinstance(model_type, str) or not model_type:
         raise SpecError(f'{what} has no model_type. Add it, such as "model_type": "llama"; every config.json of transformers has one.')
     sizes = {fact: _size(config, fact, what) for fact in _SPELLINGS}
-    missing = [fact for fact in ("vocab_size", "hidden_size", "num_layers") if sizes[fact] is None]
-    if missing:
-        names = ", ".join(_SPELLINGS[fact][0] if fact != "num_layers" else "num_hidden_layers" for fact in missing)
-        raise SpecError(f"{what} ({model_type}) has no {names}. Add what is missing; the config.json beside published weights has it.")
+    _check_required(config, sizes, f"{what} ({model_type})")
     _check_heads(config, sizes)
     return ConfigFacts(
         model_type=model_type,
@@ -110,9 +134,10 @@ def read_facts(config: Mapping[str, Any], what: str = "The model's configuration
         hidden_size=sizes["hidden_size"] or 0,
         num_layers=sizes["num_layers"] or 0,
         num_heads=sizes["num_heads"],
-        num_kv_heads=sizes["num_kv_heads"] or sizes["num_heads"],
+        num_kv_heads=sizes["num_kv_heads"] or (1 if config.get("multi_query") is True else sizes["num_heads"]),
         head_dim=sizes["head_dim"] or _head_dim(sizes),
         num_decoder_layers=sizes["num_decoder_layers"],
+        sliding_window=None if config.get("use_sliding_window") is False else sizes["sliding_window"],
         max_positions=_max_positions(config, model_type, sizes["max_positions"]),
     )
 
@@ -161,6 +186,17 @@ def _size(config: Mapping[str, Any], fact: str, what: str) -> int | None:
     return value
 
 
+def _check_required(config: Mapping[str, Any], sizes: Mapping[str, int | None], what: str) -> None:
+    required = ["vocab_size", "hidden_size", "num_layers"]
+    if config["model_type"] not in _HEADLESS_TYPES:
+        required.append("num_heads")
+    missing = [_SPELLINGS[fact][0] for fact in required if sizes[fact] is None]
+    if missing and isinstance(config.get("text_config"), dict):
+        raise SpecError(f"{what} holds more than a language model. Save its text_config as a config.json of its own and use that.")
+    if missing:
+        raise SpecError(f"{what} has no {', '.join(missing)}. Add what is missing; the config.json beside published weights has it.")
+
+
 def _check_heads(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> None:
     hidden_size, num_heads, num_kv_heads = sizes["hidden_size"], sizes["num_heads"], sizes["num_kv_heads"]
     if num_heads and hidden_size and sizes["head_dim"] is None and hidden_size % num_heads:
@@ -184,7 +220,7 @@ def _head_dim(sizes: Mapping[str, int | None]) -> int | None:
 
 def _max_positions(config: Mapping[str, Any], model_type: str, positions: int | None) -> int | None:
     """Return the longest sequence; RoBERTa's kin number positions from ``pad_token_id + 1``, and T5's are relative, without a limit."""
-    if model_type in _UNBOUNDED_TYPES or positions is None:
+    if model_type in _RELATIVE_TYPES or model_type in RECURRENT_TYPES or positions is None:
         return None
     if model_type in _PADDING_OFFSET_TYPES:
         padding = config.get("pad_token_id", 1)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,10 +39,11 @@ class RecurrentLM(nn.Module):
         super().__init__()
         vocab_size, hidden_size = config["vocab_size"], config["hidden_size"]
         embedding_size = config.get("embedding_size", hidden_size)
+        num_layers, dropout = config["num_hidden_layers"], config.get("dropout", 0.0)
         layers = nn.LSTM if config["model_type"] == "lstm" else nn.GRU
-        self.dropout = nn.Dropout(config.get("dropout", 0.0))
+        self.dropout = nn.Dropout(dropout)
         self.embedding = nn.Embedding(vocab_size, embedding_size)
-        self.layers = layers(embedding_size, hidden_size, config["num_hidden_layers"], dropout=config.get("dropout", 0.0), batch_first=True)
+        self.layers = layers(embedding_size, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0, batch_first=True)
         self.output = nn.Linear(hidden_size, vocab_size)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -73,8 +73,3 @@ def _next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean cross entropy in float32; the labels are shifted, not the logits, which would copy them."""
     shifted = functional.pad(labels, (0, 1), value=-100)[..., 1:]
     return functional.cross_entropy(logits.float().flatten(0, 1), shifted.flatten(), ignore_index=-100)
-
-
-def build_recurrent(config: Mapping[str, Any], dtype: torch.dtype) -> RecurrentLM:
-    """Return the model with its parameters in ``dtype``, on the current default device."""
-    return RecurrentLM(config).to(dtype)

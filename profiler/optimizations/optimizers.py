@@ -43,7 +43,7 @@ def _implementation(*choices: str) -> Parameter:
     )
 
 
-class OptimizerOptimization(Optimization):
+class TorchOptimizer(Optimization):
     """An optimizer of torch.optim."""
 
     family = OPTIMIZER
@@ -57,7 +57,7 @@ class OptimizerOptimization(Optimization):
         setup.make_optimizer = partial(getattr(optim, self.class_name), **self.arguments(options, job))
 
     def arguments(self, options: Mapping[str, Value], job: Job) -> dict[str, Any]:
-        """Return the keyword arguments of the torch class; foreach and fused are always told, since torch's own choice differs by device."""
+        """Return the keyword arguments of the torch class; the implementation is named, since torch's own choice differs by device."""
         arguments: dict[str, Any] = {name: value for name, value in options.items() if name != "implementation"}
         implementation = options.get("implementation")
         if implementation == "auto":
@@ -73,7 +73,7 @@ class OptimizerOptimization(Optimization):
         """Return how many numbers are kept for each parameter between steps, at least."""
 
 
-class Sgd(OptimizerOptimization):
+class Sgd(TorchOptimizer):
     """Stochastic gradient descent."""
 
     name = "sgd"
@@ -87,8 +87,8 @@ class Sgd(OptimizerOptimization):
     formula = "optimizer state = 0; with momentum, one number a parameter in its dtype"
     source = f"{_DOCS}SGD.html"
     explanation = (
-        "Subtracts the gradient times the learning rate. Keeps nothing between steps, or one number a parameter with momentum, so it is the "
-        "least that training can keep; language models train worse with it than with Adam."
+        "Subtracts the gradient times the learning rate. Keeps nothing between steps, or one number a parameter with momentum: the least "
+        "that training can keep. Language models train worse with it than with Adam."
     )
 
     def num_state_copies(self, options: Mapping[str, Value]) -> int:
@@ -96,7 +96,7 @@ class Sgd(OptimizerOptimization):
         return 1 if options["momentum"] else 0
 
 
-class Adam(OptimizerOptimization):
+class Adam(TorchOptimizer):
     """Adam."""
 
     name = "adam"
@@ -129,12 +129,12 @@ class AdamW(Adam):
     source = f"Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101; {_DOCS}AdamW.html"
     explanation = (
         "Adam whose weight decay acts on the parameters and not on the gradients: what most language models are trained with. Keeps two "
-        "numbers a parameter, in the parameter's dtype. The foreach implementation makes temporaries as large as the parameters in its step, "
-        "which can be the peak; for-loop needs those of one parameter at a time."
+        "numbers a parameter, in the parameter's dtype. The foreach implementation makes temporaries as large as the parameters in its "
+        "step, which can be the peak; for-loop needs those of one parameter at a time."
     )
 
 
-class RmsProp(OptimizerOptimization):
+class RmsProp(TorchOptimizer):
     """RMSprop."""
 
     name = "rmsprop"
@@ -161,7 +161,7 @@ class RmsProp(OptimizerOptimization):
         return 1 + bool(options["momentum"]) + bool(options["centered"])
 
 
-class Adafactor(OptimizerOptimization):
+class Adafactor(TorchOptimizer):
     """Adafactor."""
 
     name = "adafactor"
@@ -171,7 +171,7 @@ class Adafactor(OptimizerOptimization):
     formula = "optimizer state = rows + columns numbers for a matrix, one number a parameter for a vector, in its dtype"
     source = f"Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235; {_DOCS}Adafactor.html"
     explanation = (
-        "Keeps only the sums over rows and columns of the squared gradients of each matrix, from which it rebuilds an estimate in every step: "
+        "Keeps only means over the rows and columns of each matrix's squared gradients and rebuilds the rest from them in every step: "
         "state of a fraction of a percent of the parameters, for temporaries of the size of a matrix while it works."
     )
 

@@ -16,7 +16,7 @@ PRECISION = Family(name="precision", label="Precision", question="In which numbe
 _SOURCE = "torch.set_default_dtype and torch.dtype: https://docs.pytorch.org/docs/stable/tensor_attributes.html"
 
 
-class _Precision(Optimization):
+class Precision(Optimization):
     """The whole model in one number format."""
 
     family = PRECISION
@@ -31,7 +31,7 @@ class _Precision(Optimization):
         setup.dtype = getattr(torch, self.name)
 
 
-class Float32(_Precision):
+class Float32(Precision):
     """32-bit floating point."""
 
     name = "float32"
@@ -40,12 +40,12 @@ class Float32(_Precision):
     itemsize = 4
     formula = "4 bytes a number: parameters, gradients, activations, optimizer state"
     explanation = (
-        "Every number has 32 bits: 8 of exponent, 23 of fraction. The format that torch makes parameters in by default, and what the others "
-        "are compared with."
+        "Every number has 32 bits: 8 of exponent, 23 of fraction. The format in which torch makes parameters by default, and what the "
+        "others are compared with."
     )
 
 
-class BFloat16(_Precision):
+class BFloat16(Precision):
     """16-bit floating point with the exponent of float32."""
 
     name = "bfloat16"
@@ -54,13 +54,13 @@ class BFloat16(_Precision):
     itemsize = 2
     formula = "2 bytes a number: parameters, gradients, activations, optimizer state"
     explanation = (
-        "Every number has 16 bits with float32's range and 7 bits of fraction. Halves parameters, gradients, activations and optimizer state. "
-        "The loss itself is computed in float32, so the logits exist in both formats for a while. Without float32 master weights, small "
-        "updates are lost to rounding: the loss after many steps is worse than in float32."
+        "Every number has 16 bits with float32's range and 7 bits of fraction. Halves parameters, gradients, activations and optimizer "
+        "state. The loss itself is computed in float32, so the logits exist in both formats for a while. Without float32 master weights, "
+        "small updates are lost to rounding: the loss after many steps is worse than in float32."
     )
 
 
-class Float16(_Precision):
+class Float16(Precision):
     """16-bit floating point with a small range."""
 
     name = "float16"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from profiler.errors import SpecError, unknown_name
-from profiler.models.catalogue import facts_of
+from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
 from profiler.optimizations import optimizers, precision
 from profiler.optimizations.base import Family, Optimization, Value
@@ -18,6 +18,8 @@ from profiler.spec import Job, Toggle
 
 if TYPE_CHECKING:
     from profiler.workloads import Setup
+
+_O = TypeVar("_O", bound=Optimization)
 
 _ALL: tuple[Optimization, ...] = (*precision.OPTIMIZATIONS, *optimizers.OPTIMIZATIONS)
 
@@ -49,7 +51,7 @@ def optimization(name: str) -> Optimization:
 
 
 def validate(job: Job) -> Job:
-    """Return the job that ``job`` means: canonical names and options, and the default of each family that has none switched on.
+    """Return the job that ``job`` means: canonical names and options, with the default of each family that has none switched on.
 
     Options at their default are left out, so that equal runs are equal jobs.
 
@@ -63,7 +65,8 @@ def validate(job: Job) -> Job:
         reason = REGISTRY[toggle.name].refusal(job)
         if reason is not None:
             raise SpecError(reason)
-    return replace(job, toggles=(*toggles, *_defaults(job, toggles)))
+    model = job.model if job.model.config is not None else replace(job.model, name=entry(job.model.name).name)
+    return replace(job, model=model, toggles=(*toggles, *_defaults(job, toggles)))
 
 
 def setup_for(job: Job) -> Setup:
@@ -83,13 +86,18 @@ def setup_for(job: Job) -> Setup:
     return setup
 
 
-def chosen(job: Job, family: Family) -> tuple[Optimization, dict[str, Value]] | None:
-    """Return the optimization of an exclusive family that the job runs with, and its options; None where the family means nothing to it."""
-    for toggle in validate(job).toggles:
-        item = REGISTRY[toggle.name]
-        if item.family == family:
-            return item, item.read_options(dict(toggle.options))
-    return None
+def chosen(job: Job, kind: type[_O]) -> tuple[_O, dict[str, Value]]:
+    """Return the optimization of a kind that the job runs with, and a value for each of its parameters.
+
+    Args:
+        job: need not be validated.
+        kind: the base class of an exclusive family that has a default and a meaning in this workload, such as `Precision`.
+
+    Raises:
+        SpecError: as `validate`.
+    """
+    toggle, item = next((toggle, item) for toggle in validate(job).toggles if isinstance(item := REGISTRY[toggle.name], kind))
+    return item, item.read_options(dict(toggle.options))
 
 
 def _canonical(toggle: Toggle) -> Toggle:
@@ -105,7 +113,7 @@ def _check_exclusive(toggles: list[Toggle]) -> None:
         family = REGISTRY[toggle.name].family
         if family.exclusive and family in taken:
             raise SpecError(
-                f"{taken[family]} and {toggle.name} are both switched on, and {family.label.lower()} can be only one. Switch one of them off."
+                f"{taken[family]} and {toggle.name} are both switched on; of {family.label.lower()} there is one at a time. Switch one off."
             )
         taken[family] = toggle.name
 

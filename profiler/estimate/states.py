@@ -1,0 +1,113 @@
+"""A job and a parameter count -> bytes that its run needs at least, by closed formulas.
+
+A lower bound, to warn before a run that cannot fit: what must exist together at one known instant. Activations, temporaries, buffers,
+workspaces and the allocator's rounding come on top, so the true peak is higher, often several times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from profiler.models.catalogue import facts_of
+from profiler.models.config import ConfigFacts, Head
+from profiler.optimizations.optimizers import TorchOptimizer
+from profiler.optimizations.precision import Precision
+from profiler.optimizations.registry import chosen
+from profiler.spec import Job, Workload, WorkloadKind
+from profiler.units import format_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateEstimate:
+    """Bytes that closed formulas predict for a run."""
+
+    weights_bytes: int
+    """Parameters x bytes of the dtype."""
+    gradients_bytes: int
+    """As the weights, in training: every parameter's ``.grad`` at the end of backward."""
+    optimizer_state_bytes: int
+    """Numbers that the optimizer keeps for each parameter, in the parameter's dtype; step counters (4 bytes a tensor) are left out."""
+    logits_bytes: int
+    """Micro-batch x tokens x vocabulary in the dtype: the output layer's result, alive from forward to the end of backward."""
+    kv_cache_bytes: int
+    """In prefill and decode, keys and values of all tokens at the end."""
+    lower_bound_bytes: int
+    """What exists together at the fullest instant that the formulas know."""
+
+
+def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
+    """Return what the job's run needs at least, without its activations.
+
+    Training, per parameter of ``b`` bytes: ``b`` weights + ``b`` gradients + ``b * k`` optimizer state, with ``k`` = 2 for Adam, 1 for SGD
+    with momentum, 0 for SGD. In float32 with Adam 16 bytes, as in ZeRO (Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054, section
+    3.1), whose 16 are split differently (2 + 2 + 12) because it trains in mixed precision. The logits are added because the outputs are
+    alive until backward has ended, when all gradients exist. From the second step on that instant also has the optimizer's state.
+
+    Inference: weights + KV cache, ``2 * layers * kv_heads * head_dim * b`` a token (Pope et al. 2022, https://arxiv.org/abs/2211.05102,
+    section 3.3), and the prompt's logits in the forward over the prompt.
+
+    Args:
+        num_parameters: with tied weights counted once, as `profiler.models.build.inspect_model` counts them.
+        job: need not be validated.
+
+    Raises:
+        SpecError: the job is not possible.
+    """
+    itemsize = chosen(job, Precision)[0].itemsize
+    weights_bytes = num_parameters * itemsize
+    facts, workload = facts_of(job.model), job.workload
+    if workload.kind is not WorkloadKind.TRAIN:
+        return _estimate_inference(weights_bytes, facts, workload, itemsize)
+    optimizer, options = chosen(job, TorchOptimizer)
+    state_bytes = weights_bytes * optimizer.num_state_copies(options)
+    logits_bytes = workload.batch // workload.micro_batches * workload.seq * facts.vocab_size * itemsize
+    several_steps = workload.warmup_steps + workload.steps > 1
+    beside_gradients = state_bytes + logits_bytes if several_steps else max(state_bytes, logits_bytes)
+    return StateEstimate(
+        weights_bytes=weights_bytes,
+        gradients_bytes=weights_bytes,
+        optimizer_state_bytes=state_bytes,
+        logits_bytes=logits_bytes,
+        kv_cache_bytes=0,
+        lower_bound_bytes=2 * weights_bytes + beside_gradients,
+    )
+
+
+def shortfall_warning(estimate: StateEstimate, available_bytes: int) -> str | None:
+    """Return why a run cannot fit into ``available_bytes``, as a sentence; None where the lower bound fits."""
+    if estimate.lower_bound_bytes <= available_bytes:
+        return None
+    needed, available = format_bytes(estimate.lower_bound_bytes), format_bytes(available_bytes)
+    return (
+        f"This run needs at least {needed} before any activation, and {available} is available. "
+        "Choose a smaller model, bfloat16, or an optimizer with less state."
+    )
+
+
+def _estimate_inference(weights_bytes: int, facts: ConfigFacts, workload: Workload, itemsize: int) -> StateEstimate:
+    decode = workload.kind is WorkloadKind.DECODE
+    prompt_tokens = 1 if facts.head is Head.SEQ2SEQ else workload.seq
+    logits_bytes = workload.batch * prompt_tokens * facts.vocab_size * itemsize
+    prefill_bytes = _kv_cache_bytes(facts, workload, 0, itemsize)
+    cache_bytes = _kv_cache_bytes(facts, workload, workload.new_tokens if decode else 0, itemsize)
+    return StateEstimate(
+        weights_bytes=weights_bytes,
+        gradients_bytes=0,
+        optimizer_state_bytes=0,
+        logits_bytes=logits_bytes,
+        kv_cache_bytes=cache_bytes,
+        lower_bound_bytes=weights_bytes + max(prefill_bytes + logits_bytes, cache_bytes),
+    )
+
+
+def _kv_cache_bytes(facts: ConfigFacts, workload: Workload, new_tokens: int, itemsize: int) -> int:
+    """Return the bytes of all keys and values after ``new_tokens``; 0 for encoders and recurrent models, which keep none."""
+    if facts.head not in (Head.CAUSAL_LM, Head.SEQ2SEQ) or facts.num_kv_heads is None or facts.head_dim is None:
+        return 0
+    tokens, num_layers = workload.seq + new_tokens, facts.num_layers
+    if facts.head is Head.SEQ2SEQ:
+        tokens += 1  # the start token of the decoder, whose layers cache its own tokens and the prompt's
+        num_layers = facts.num_decoder_layers or facts.num_layers
+    elif facts.sliding_window is not None:
+        tokens = min(tokens, facts.sliding_window - 1)
+    return 2 * num_layers * facts.num_kv_heads * facts.head_dim * itemsize * tokens * workload.batch
