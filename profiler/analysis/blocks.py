@@ -111,7 +111,7 @@ class Blocks:
             phase=phase[births],
             address=read_numbers(events["address"], -1)[births],
             roles=roles,
-            category=classify(roles, phase[births], within),
+            category=classify(roles, phase[births], within, _freed_in(deaths, phase, Phase.BACKWARD)),
             module=read_names(events["module"])[births],
             operator=read_names(events["operator"])[births],
             dtype=read_names(events["dtype"])[births],
@@ -190,6 +190,11 @@ class _BirthLookup:
             return np.full(len(wanted), -1)
         place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
         return np.where(self._sorted[place] == wanted, self._order[place], -1)
+
+
+def _freed_in(deaths: Array, phase: Array, wanted: Phase) -> Array:
+    """Return whether each block was freed in a phase of this name."""
+    return np.asarray(np.append(phase, PHASE_CODES[Phase.OTHER])[deaths] == PHASE_CODES[wanted.value])
 
 
 def _same_phase(births: Array, deaths: Array, step: Array, phase: Array) -> Array:

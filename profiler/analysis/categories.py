@@ -33,13 +33,15 @@ _BY_ROLE = (
 _INFERENCE_OR_FORWARD = (Phase.FORWARD, Phase.PREFILL, Phase.DECODE)
 
 
-def classify(roles: Array, phase: Array, freed_within_phase: Array) -> Array:
+def classify(roles: Array, phase: Array, freed_within_phase: Array, freed_in_backward: Array) -> Array:
     """Return each block's category as its int8 code in `CATEGORIES`.
 
     Args:
         roles: `Role` bits of the row of birth.
         phase: the phase the block was born in, as codes of `PHASES`.
         freed_within_phase: whether it was freed before that phase's interval ended.
+        freed_in_backward: whether it was freed by a backward. What a forward made is freed there only because autograd held it, also
+            where no hook was told: the scalars of an expression, the random state of a checkpoint.
     """
     forward = _born_in(phase, *_INFERENCE_OR_FORWARD)
     backward = _born_in(phase, Phase.BACKWARD)
@@ -48,11 +50,13 @@ def classify(roles: Array, phase: Array, freed_within_phase: Array) -> Array:
     rules = [(_has(roles, role), category) for role, category in _BY_ROLE]
     rules += [
         (_has(roles, Role.OUTPUT) & (forward | _born_in(phase, Phase.OTHER)), Category.LOGITS),
+        (saved & _born_in(phase, Phase.DATA, Phase.OTHER), Category.INPUT),
         (saved & ~backward & ~updating, Category.ACTIVATION),
         (_has(roles, Role.OFFLOADED), Category.ACTIVATION),
         (_has(roles, Role.RECOMPUTED) & (saved | hooked), Category.ACTIVATION),
         (hooked & forward & ~freed_within_phase, Category.ACTIVATION),
         (hooked & forward, Category.TEMPORARY),
+        (forward & freed_in_backward, Category.ACTIVATION),
         (backward, Category.ACTIVATION_GRADIENT),
         (updating, Category.OPTIMIZER_TEMPORARY),
         ((forward | _born_in(phase, Phase.BUILD, Phase.DATA)) & freed_within_phase, Category.TEMPORARY),

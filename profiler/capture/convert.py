@@ -159,7 +159,9 @@ class Converter:
             elif found.roles & ~block.roles:
                 block.roles |= found.roles
                 known = late.get(block.number)
-                late[block.number] = found._replace(roles=found.roles | (known.roles if known else 0), tensor=found.tensor or (known.tensor if known else None))
+                late[block.number] = found._replace(
+                    roles=found.roles | (known.roles if known else 0), tensor=found.tensor or (known.tensor if known else None)
+                )
 
 
 class _Rows:

@@ -66,7 +66,9 @@ def check_device(device: str) -> None:
     if kind != "cuda":
         raise CaptureUnavailable(f"device={device!r} cannot be measured. Use cpu, cuda or cuda:0.")
     if not torch.cuda.is_available():
-        raise CaptureUnavailable("No CUDA device is visible (torch.cuda.is_available() is False). Use device cpu, or open a sample recording.")
+        raise CaptureUnavailable(
+            "No CUDA device is visible (torch.cuda.is_available() is False). Use device cpu, or open a sample recording."
+        )
     if index and int(index) >= torch.cuda.device_count():
         raise CaptureUnavailable(f"device={device!r} is not on this machine. It has {torch.cuda.device_count()}, counted from cuda:0.")
 
@@ -93,6 +95,8 @@ class _JobObserver:
         self._recorder.step()
         self._step = index
         yield
+        if index == self._num_steps - 1:
+            self._recorder.pause()  # before the model is let go: the recording ends with what is alive between steps
 
     def built(self, model: nn.Module, optimizer: Optimizer | None) -> None:
         self._recorder.add(model, optimizer)

@@ -35,6 +35,8 @@ class Hooks:
         self._paths: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._models: weakref.WeakKeyDictionary[torch.nn.Module, _Model] = weakref.WeakKeyDictionary()
         self._parameter_names: dict[int, str] = {}
+        self._output_layers: set[str] = set()
+        self._leaves: set[str] = set()
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._cleanup = contextlib.ExitStack()
         self.optimizer_stepped = False
@@ -46,8 +48,8 @@ class Hooks:
         add(module_hooks.register_module_forward_pre_hook(self._enter).remove)
         add(module_hooks.register_module_forward_hook(self._leave, always_call=True).remove)
         add(register_optimizer_step_post_hook(self._after_step).remove)
-        self._cleanup.enter_context(_watch_inner_saved_hooks(self._saved_by_inner))
         self._cleanup.enter_context(saved_tensors_hooks(self._saved, _same))
+        self._cleanup.enter_context(_watch_inner_saved_hooks(self._saved_by_inner))
 
     def remove(self) -> None:
         """Take all hooks away."""
@@ -63,6 +65,9 @@ class Hooks:
             known = self._models[model] = _Model(model, self)
             for path, module in model.named_modules():
                 self._paths.setdefault(module, path)
+                if next(module.parameters(recurse=False), None) is not None:
+                    self._leaves.add(path)
+            self._output_layers |= output_layer_path(model)
         known.refresh()
         self._parameter_names |= known.names
 
@@ -97,13 +102,10 @@ class Hooks:
         self._watched.pop(pointer, None)
         self._notebook.write(Note("gone", pointer=pointer))
 
+    @property
     def structure(self) -> Structure:
-        """Return what is known of the models' layers."""
-        models = list(self._models.values())
-        return Structure(
-            frozenset(model.output_path for model in models if model.output_path),
-            frozenset(path for model in models for path in model.leaves),
-        )
+        """What is known of the models' layers, also of models that are gone by now."""
+        return Structure(frozenset(self._output_layers), frozenset(self._leaves))
 
     def write(self, labels: list[Label]) -> None:
         """Note labels at this moment; none is no note."""
@@ -134,7 +136,7 @@ class Hooks:
 
     def _saved(self, tensor: torch.Tensor) -> torch.Tensor:
         self.write(label(tensor, Role.SAVED))
-        return tensor
+        return tensor.detach()  # an operator's own output would hold the node that holds it: a cycle that nothing frees
 
     def _saved_by_inner(self, tensor: torch.Tensor, packed: Any) -> None:
         labels = label(tensor, Role.SAVED_BY_HOOK)
@@ -157,8 +159,6 @@ class _Model:
         self._pointers: tuple[int, ...] = ()
         self._handles: dict[int, Any] = {-1: model.register_forward_pre_hook(self._inputs, with_kwargs=True)}
         self.names: dict[int, str] = {}
-        self.output_path = output_layer_path(model)
-        self.leaves = frozenset(path for path, module in model.named_modules() if next(module.parameters(recurse=False), None) is not None)
 
     def refresh(self) -> None:
         """Note parameters and buffers again if one of them moved, since ``.to()`` and ``.data =`` do that."""
@@ -195,11 +195,11 @@ class _Model:
             handle.remove()
 
 
-def output_layer_path(model: torch.nn.Module) -> str | None:
-    """Return the path of the layer that makes the logits, where the model tells it (``get_output_embeddings``)."""
+def output_layer_path(model: torch.nn.Module) -> set[str]:
+    """Return the path of the layer that makes the logits, where the model tells it (``get_output_embeddings``); else nothing."""
     tell = getattr(model, "get_output_embeddings", None)
     layer = tell() if callable(tell) else None
-    return next((path for path, module in model.named_modules() if module is layer), None) if layer is not None else None
+    return {path for path, module in model.named_modules() if module is layer}
 
 
 def cache_tensors(output: Any) -> Iterator[torch.Tensor]:

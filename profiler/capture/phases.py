@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from profiler.capture.window import Interval, RawWindow
 from profiler.recording import Phase
@@ -18,7 +19,8 @@ def phase_intervals(raw: RawWindow) -> list[Interval]:
     forward and the backward that follows belongs to the forward, since the loss is made there.
     """
     marked = [interval for interval in raw.intervals if interval.kind == "phase"]
-    return marked or _derived(raw)
+    derived = [piece for interval in _derived(raw) for piece in _outside(interval, marked)]
+    return sorted([*marked, *derived], key=lambda interval: interval.start_ns)
 
 
 def outermost(intervals: Iterable[Interval]) -> list[Interval]:
@@ -28,6 +30,18 @@ def outermost(intervals: Iterable[Interval]) -> list[Interval]:
         if not result or interval.start_ns >= result[-1].end_ns:
             result.append(interval)
     return result
+
+
+def _outside(interval: Interval, marked: list[Interval]) -> list[Interval]:
+    """Return the pieces of ``interval`` that no mark covers."""
+    pieces = []
+    begin = interval.start_ns
+    for mark in marked:
+        if mark.end_ns > begin and mark.start_ns < interval.end_ns:
+            if mark.start_ns > begin:
+                pieces.append(interval._replace(start_ns=begin, end_ns=mark.start_ns))
+            begin = mark.end_ns
+    return [*pieces, interval._replace(start_ns=begin)] if begin < interval.end_ns else pieces
 
 
 def _derived(raw: RawWindow) -> list[Interval]:
@@ -81,4 +95,4 @@ def output_intervals(raw: RawWindow, phases: list[Interval], output_layers: froz
 def _pieces(phase: Interval, starts: list[int]) -> list[tuple[int, int]]:
     """Cut a phase at the outermost calls in it, since each call of a model makes outputs of its own."""
     cuts = [start for start in starts if phase.start_ns <= start < phase.end_ns]
-    return list(zip(cuts, [*cuts[1:], phase.end_ns], strict=True))
+    return list(pairwise([*cuts, phase.end_ns]))

@@ -125,12 +125,17 @@ class Recorder:
 
     def stop(self, error: BaseException | None = None) -> Metadata:
         """End the recording and return its metadata; ``error`` is what the program died of, if it did."""
-        self._run_cpu_s += time.process_time()
-        self._hooks.remove()
-        self._flush()
+        self.pause()
         self._sampler.stop()
         self._writer.add("samples", self._sampler.drain())
         return self._writer.close(self._final_metadata(error))
+
+    def pause(self) -> None:
+        """See nothing more: what the program does from here on is not part of the recording."""
+        if self._window is not None:
+            self._run_cpu_s += time.process_time()
+            self._hooks.remove()
+            self._flush()
 
     def _before_forward(self) -> None:
         """A model's outermost forward is about to begin: the moment to cut a window if a step is over."""
@@ -156,7 +161,7 @@ class Recorder:
         began = time.process_time()
         window, self._window = self._window, None
         raw = window.stop(self._notebook.turn_page())
-        parts = self._converter.convert(raw, self._step, self._preexisting, self._hooks.structure())
+        parts = self._converter.convert(raw, self._step, self._preexisting, self._hooks.structure)
         self._preexisting = []
         for name, part in parts.items():
             self._writer.add(name, part)
@@ -180,8 +185,14 @@ class Recorder:
             facts |= {"error": f"{type(error).__name__}: {str(error)[:2000]}", "out_of_memory": is_out_of_memory(error)}
             what = "ran out of memory" if facts["out_of_memory"] else f"ended with {type(error).__name__}"
             held = self._converter.allocated_bytes
-            warnings.append(f"The program {what} in step {self._step}, with {held:,} B of tensors alive: {str(error).splitlines()[0][:300]}")
-        overhead = {"run_cpu_seconds": self._run_cpu_s, "conversion_cpu_seconds": self._conversion_cpu_s, "sampler_cpu_seconds": self._sampler.cpu_seconds}
+            warnings.append(
+                f"The program {what} in step {self._step}, with {held:,} B of tensors alive: {str(error).splitlines()[0][:300]}"
+            )
+        overhead = {
+            "run_cpu_seconds": self._run_cpu_s,
+            "conversion_cpu_seconds": self._conversion_cpu_s,
+            "sampler_cpu_seconds": self._sampler.cpu_seconds,
+        }
         return replace(self._metadata, warnings=warnings, facts=facts, overhead=overhead)
 
 

@@ -16,7 +16,8 @@ _LIBRARIES = ("torch", "transformers")
 def describe_run() -> dict[str, Any]:
     """Return the `Metadata` fields ``versions``, ``device`` and ``host`` of a measurement on this machine."""
     machine = this_machine()
-    return {"versions": _versions(), "device": _device(machine.total_bytes), "host": machine.to_json()}
+    host = {name: value for name, value in machine.to_json().items() if name != "host"}  # recordings are shared: no host names
+    return {"versions": _versions(), "device": _device(machine.total_bytes), "host": host}
 
 
 def _versions() -> dict[str, str]:

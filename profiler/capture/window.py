@@ -19,7 +19,17 @@ _EventType = torch._C._profiler._EventType
 _BACKWARD_NODE = "autograd::engine::evaluate_function: "
 _ALLOCATING_LEAVES = frozenset(
     f"aten::{name}"
-    for name in ("empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "resize_", "resize_output_", "resolve_conj", "as_strided")
+    for name in (
+        "empty",
+        "empty_strided",
+        "empty_like",
+        "new_empty",
+        "new_empty_strided",
+        "resize_",
+        "resize_output_",
+        "resolve_conj",
+        "as_strided",
+    )
 )
 """Operators that only make room for another's result; the operator that wanted it is named instead."""
 
@@ -85,13 +95,12 @@ class Window:
     def __init__(self) -> None:
         # Kineto reads it when it first starts; its lines on stderr say nothing to the user.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        self._profile: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        try:
-            self._profile.start()
-        except RuntimeError as error:
+        if torch.autograd._profiler_enabled():
             raise CaptureUnavailable(
-                f"torch.profiler cannot start: {str(error).splitlines()[0]} Stop the other profiler; one can run at a time."
-            ) from error
+                "torch.profiler runs already in this process, and only one can run at a time. Stop the other one first."
+            )
+        self._profile: Any = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+        self._profile.start()
 
     def stop(self, notes: list[Note]) -> RawWindow:
         """End the window and return what it saw; ``notes`` are those that were written in it."""
@@ -161,7 +170,15 @@ class _Walk:
         device = fields.device
         index = (device.index or 0) if device.type == "cuda" else -1
         event = MemoryEvent(
-            node.start_time_ns, fields.ptr, fields.alloc_size, fields.total_allocated, index, place.module, place.operator, place.in_backward, place.recomputed
+            node.start_time_ns,
+            fields.ptr,
+            fields.alloc_size,
+            fields.total_allocated,
+            index,
+            place.module,
+            place.operator,
+            place.in_backward,
+            place.recomputed,
         )
         self._raw.events.append(event)
 
