@@ -1,0 +1,1 @@
+"""A Job -> a recording in the run store, made by a worker process that can fail without taking anything else along."""
