@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.shared import components, session
+from profiler.analysis.layout import LayoutName, has_addresses
 from profiler.analysis.samples import memory_series
 from profiler.analysis.timeline import Picked, Timeline
-from profiler.analysis.view import Layout, has_addresses, view_blocks
+from profiler.analysis.view import view_blocks
 from profiler.figures.payload import blocks_payload, canvas_source
 from profiler.figures.timeline import timeline_figure
 
@@ -27,7 +28,7 @@ def main(recording_id: str, timeline: Timeline) -> None:
         view = _choice("View", "view", _VIEWS)
         axis = _choice("Axis", "axis", _AXES)
         layouts = _LAYOUTS if has_addresses(timeline) else {"stacked": "Stacked"}
-        layout = _choice("Height", "layout", layouts) if view == "blocks" and len(layouts) > 1 else "stacked"
+        layout: Any = _choice("Height", "layout", layouts) if view == "blocks" and len(layouts) > 1 else "stacked"
     if view == "blocks":
         _draw_blocks(timeline, axis, layout)
     else:
@@ -50,7 +51,7 @@ def _draw_categories(recording_id: str, timeline: Timeline, axis: Any) -> None:
             session.choose(at=str(int(picked.rows[points[0]["point_index"]])))
 
     alt = f"Allocated memory of {timeline.lane.label} by category over {axis}. The table under Chart data has the same numbers."
-    components.chart(figure, key=_FIGURE, alt=alt, on_select=clicked, selection_mode="points")
+    components.chart(figure, key=_FIGURE, alt=alt, on_click=clicked)
     metadata = timeline.metadata
     st.caption(f"Allocated bytes of {timeline.lane.label}, {metadata.provenance.value} by {metadata.engine}; {picked.statement}.")
 
@@ -66,7 +67,7 @@ def instant_of(timeline: Timeline) -> int:
     return min(int(text), timeline.num_events - 1) if text.isdecimal() else timeline.peak_event
 
 
-def _draw_blocks(timeline: Timeline, axis: Any, layout: Layout) -> None:
+def _draw_blocks(timeline: Timeline, axis: Any, layout: LayoutName) -> None:
     window = session.recall(_BLOCKS, {}).get("view") or {}
     view = view_blocks(timeline, window.get("start"), window.get("end"), axis=axis, layout=layout)
     data = blocks_payload(timeline, view, theme=session.theme(), cursor=instant_of(timeline))

@@ -56,9 +56,19 @@ def metrics(row: Sequence[Metric]) -> None:
                     st.caption(metric.note)
 
 
-def chart(figure: go.Figure, *, key: str, alt: str, **options: object) -> object:
-    """Draw a figure over the full width with an accessible name."""
-    return st.plotly_chart(figure, width="stretch", key=key, config=_CHART, alt=alt, theme=None, **options)  # type: ignore[arg-type]
+def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None] | None = None) -> None:
+    """Draw a figure over the full width.
+
+    Args:
+        figure: what to draw, with its colours.
+        key: keeps the chart in place when it changes.
+        alt: its accessible name, which says where the same numbers are as a table.
+        on_click: called when a point was clicked.
+    """
+    if on_click is None:
+        st.plotly_chart(figure, width="stretch", key=key, config=_CHART, alt=alt, theme=None)
+    else:
+        st.plotly_chart(figure, width="stretch", key=key, config=_CHART, alt=alt, theme=None, on_select=on_click, selection_mode="points")
 
 
 def provenance(metadata: Metadata) -> None:

@@ -1,0 +1,42 @@
+"""A job before it runs: its exact parameter count, what it needs at least, and whether this machine has that much."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from profiler.devices import this_machine
+from profiler.estimate.states import StateEstimate, estimate_states, shortfall_warning
+from profiler.models.catalogue import entry
+from profiler.spec import Job
+from profiler.units import format_bytes
+
+
+def facts(job: Job) -> None:
+    """Draw the job's parameter count and lower bound, and a warning where it will not fit.
+
+    Raises:
+        HeadroomError: the model cannot be inspected.
+    """
+    num_parameters = count_parameters(job)
+    estimate = estimate_states(num_parameters, job)
+    needed = format_bytes(estimate.lower_bound_bytes)
+    st.markdown(f"**{num_parameters:,} parameters.** At least {needed}: {_parts(estimate)}; activations come on top.")
+    warning = shortfall_warning(estimate, this_machine().available_bytes) if job.device == "cpu" else None
+    if warning:
+        st.warning(warning)
+
+
+def count_parameters(job: Job) -> int:
+    """Return the exact number of parameters: the catalogue's, or counted in a worker for a user's own configuration."""
+    return entry(job.model.name).num_parameters_with_head
+
+
+def _parts(estimate: StateEstimate) -> str:
+    parts = {
+        "weights": estimate.weights_bytes,
+        "gradients": estimate.gradients_bytes,
+        "optimizer state": estimate.optimizer_state_bytes,
+        "logits": estimate.logits_bytes,
+        "KV cache": estimate.kv_cache_bytes,
+    }
+    return ", ".join(f"{name} {format_bytes(num_bytes)}" for name, num_bytes in parts.items() if num_bytes)

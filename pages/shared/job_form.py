@@ -1,0 +1,195 @@
+"""Widgets <-> a Job. The optimizations are drawn from their registry, so a new family appears here by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from pages.shared import session
+from profiler.models.catalogue import CATALOGUE
+from profiler.models.user_config import model_from_text
+from profiler.optimizations.base import Optimization, Parameter, ParameterKind
+from profiler.optimizations.registry import REGISTRY, families, validate
+from profiler.spec import MAX_BATCH, MAX_SEQ, MAX_STEPS, Job, Model, Toggle, Workload, WorkloadKind, ZeroGrad
+from profiler.units import format_count
+
+DEFAULT = Job(model=Model(name="tiny-gpt2"), workload=Workload(batch=4, seq=128))
+_OWN = "own configuration: "
+_LAST, _SEED, _OWN_MODELS = "form_last_job", "form_seed", "form_own_models"
+_ZERO_GRAD = {
+    ZeroGrad.AFTER_STEP: "After the optimizer step",
+    ZeroGrad.BEFORE_FORWARD: "Before forward",
+    ZeroGrad.BEFORE_BACKWARD: "Before backward",
+}
+
+
+def draw() -> Job:
+    """Draw the form and return the job it describes, in its canonical form.
+
+    Raises:
+        SpecError: the fields do not go together.
+    """
+    _seed()
+    model_column, kind_column = st.columns([3, 2])
+    with model_column:
+        model = _model()
+    with kind_column:
+        kind = WorkloadKind(str(st.segmented_control("Workload", [k.value for k in WorkloadKind], key="form_kind", required=True)))
+    workload, chosen = _sizes(kind)
+    with st.expander("More settings"):
+        workload |= _details(kind)
+        device = _device()
+        toggles = tuple(_toggle(item) for item in chosen)
+    job = validate(Job(model=model, workload=Workload(kind=kind, **workload), device=device, toggles=toggles))
+    session.remember(_LAST, job)
+    return job
+
+
+def hold(job: Job) -> None:
+    """Take note that the address now carries this job, which the form shows already."""
+    session.remember(_SEED, session.job_link(job).get("job"))
+
+
+def upload_config() -> None:
+    """Draw the field for a transformers ``config.json``; the model it describes is chosen."""
+    file = st.file_uploader(
+        "A transformers `config.json`", type=["json"], key="form_config", help="Only sizes are read: no weights, no code."
+    )
+    if file is None or file.file_id == session.recall("form_config_read"):
+        return
+    model = model_from_text(file.getvalue(), file.name.removesuffix(".json"))
+    session.remember("form_config_read", file.file_id)
+    _choose_own(model)
+    st.rerun()
+
+
+def _seed() -> None:
+    """Fill the widgets from the address' job where that is a new one; else from the last job where the page was left since."""
+    text = session.chosen("job")
+    if text and text != session.recall(_SEED):
+        session.remember(_SEED, text)
+        _fill(validate(session.linked_job() or DEFAULT))
+    elif session.recall("form_kind") is None:
+        _fill(session.recall(_LAST, validate(DEFAULT)))
+
+
+def _fill(job: Job) -> None:
+    if job.model.config is None:
+        session.remember("form_model", job.model.name)
+    else:
+        _choose_own(job.model)
+    session.remember("form_kind", job.workload.kind.value)
+    session.remember("form_device", job.device)
+    for name in (
+        "batch",
+        "seq",
+        "steps",
+        "warmup_steps",
+        "micro_batches",
+        "new_tokens",
+        "zero_grad",
+        "set_to_none",
+        "keep_outputs",
+        "seed",
+    ):
+        session.remember(f"form_{name}", getattr(job.workload, name))
+    for toggle in job.toggles:
+        item = REGISTRY[toggle.name]
+        session.remember(f"form_family_{item.family.name}", item.name)
+        for name, value in item.read_options(dict(toggle.options)).items():
+            session.remember(f"form_option_{item.name}_{name}", value)
+
+
+def _choose_own(model: Model) -> None:
+    session.remember(_OWN_MODELS, {**session.recall(_OWN_MODELS, {}), _OWN + model.name: model})
+    session.remember("form_model", _OWN + model.name)
+
+
+def _model() -> Model:
+    own: dict[str, Model] = session.recall(_OWN_MODELS, {})
+    name = str(st.selectbox("Model", [*own, *CATALOGUE], format_func=_model_label, key="form_model"))
+    return own.get(name) or Model(name=name)
+
+
+def _model_label(name: str) -> str:
+    entry = CATALOGUE.get(name)
+    return f"{entry.label}: {name}, {format_count(entry.num_parameters_with_head)} parameters" if entry else name
+
+
+def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
+    """Draw the row of numbers and one choice a family; return the workload's fields and what is switched on."""
+    shown = [(family, items) for family, items in families().items() if kind in family.workloads]
+    columns = st.columns(3 + len(shown))
+    tokens = "Prompt tokens" if kind is WorkloadKind.DECODE else "Sequence length"
+    workload = {
+        "batch": columns[0].number_input("Batch", 1, MAX_BATCH, key="form_batch", help="Sequences in one step."),
+        "seq": columns[1].number_input(tokens, 1, MAX_SEQ, key="form_seq", help="Tokens a sequence."),
+        "steps": columns[2].number_input("Steps", 1, MAX_STEPS, key="form_steps", help="Steps that count, after the warm-up."),
+    }
+    chosen = []
+    for column, (family, items) in zip(columns[3:], shown, strict=True):
+        names = [item.name for item in items]
+        key = f"form_family_{family.name}"
+        if session.recall(key) not in names:
+            session.remember(key, family.default)
+        name = column.selectbox(family.label, names, format_func=lambda n: REGISTRY[n].label, key=key, help=family.question)
+        chosen.append(REGISTRY[str(name)])
+    return workload, chosen
+
+
+def _details(kind: WorkloadKind) -> dict[str, Any]:
+    first, second, third, fourth = st.columns(4)
+    fields: dict[str, Any] = {
+        "warmup_steps": first.number_input("Warm-up steps", 0, MAX_STEPS, key="form_warmup_steps", help="Steps before those that count."),
+        "seed": second.number_input("Seed", 0, 2**31 - 1, key="form_seed"),
+    }
+    if kind is WorkloadKind.DECODE:
+        fields["new_tokens"] = third.number_input(
+            "New tokens", 1, MAX_SEQ, key="form_new_tokens", help="Tokens that decode makes in one step."
+        )
+    if kind is not WorkloadKind.TRAIN:
+        return fields
+    micro = third.number_input(
+        "Micro-batches", 1, MAX_BATCH, key="form_micro_batches", help="Equal parts of the batch; their gradients accumulate."
+    )
+    order = fourth.selectbox("Gradients are dropped", list(ZeroGrad), format_func=_ZERO_GRAD.__getitem__, key="form_zero_grad")
+    none = first.checkbox("Set gradients to None", key="form_set_to_none", help="Off: they are filled with zeros and stay allocated.")
+    keep = second.checkbox("Keep outputs", key="form_keep_outputs", help="As loops do that never delete the model's outputs.")
+    return fields | {"micro_batches": micro, "zero_grad": order, "set_to_none": none, "keep_outputs": keep}
+
+
+def _device() -> str:
+    gpus, _ = session.gpus()
+    options = ["cpu", *(f"cuda:{gpu.index}" for gpu in gpus)]
+    names = {f"cuda:{gpu.index}": f"GPU {gpu.index}: {gpu.name}" for gpu in gpus}
+    if session.recall("form_device") not in options:
+        session.remember("form_device", "cpu")
+    return str(st.selectbox("Device", options, format_func=lambda name: names.get(name, "CPU"), key="form_device"))
+
+
+def _toggle(item: Optimization) -> Toggle:
+    """Draw an optimization's options with its explanation, and return it as a toggle."""
+    st.markdown(f"**{item.label}.** {item.explanation}")
+    if not item.parameters:
+        return Toggle(item.name)
+    columns = st.columns(max(len(item.parameters), 4))
+    options = []
+    for column, parameter in zip(columns, item.parameters, strict=False):
+        with column:
+            options.append((parameter.name, parameter.write(_option(item, parameter))))
+    return Toggle(item.name, tuple(options))
+
+
+def _option(item: Optimization, parameter: Parameter) -> Any:
+    key = f"form_option_{item.name}_{parameter.name}"
+    if session.recall(key) is None:
+        session.remember(key, parameter.default)
+    label = parameter.name.replace("_", " ").capitalize()
+    if parameter.kind is ParameterKind.CHOICE:
+        return st.selectbox(label, parameter.choices, key=key, help=parameter.help)
+    if parameter.kind is ParameterKind.BOOLEAN:
+        return st.checkbox(label, key=key, help=parameter.help)
+    kind = int if parameter.kind is ParameterKind.INTEGER else float
+    low, high = (None if bound is None else kind(bound) for bound in (parameter.low, parameter.high))
+    return st.number_input(label, low, high, key=key, help=parameter.help, format=None if kind is int else "%g")
