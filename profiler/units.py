@@ -52,7 +52,7 @@ def parse_bytes(text: str) -> int:
     unit = (match["unit"] or "B").lower() if match else ""
     if match is None or unit not in _FACTORS:
         raise SpecError(f"{text!r} is not a size. Write a number and a unit, such as 24GiB, 512 MiB or 4096.")
-    return round(float(match["number"]) * _FACTORS[unit])
+    return round(float(match["number"]) * int(_FACTORS[unit]))
 
 
 def format_count(count: int | float) -> str:

@@ -15,7 +15,7 @@ from profiler.recording import EVENTS, MARKS, OPERATORS, Action, Phase, Role
 from profiler.storage import LABELS
 
 _LASTING = int(Role.PARAMETER | Role.MASTER_PARAMETER | Role.BUFFER | Role.GRADIENT | Role.OPTIMIZER_STATE | Role.INPUT)
-"""Roles of tensors that count although torch's allocator never reported them: made before the recording, or from mapped or foreign memory."""
+"""Roles of tensors that count although torch never reported them: made before the recording, or in mapped or foreign memory."""
 
 
 @dataclass(slots=True)
@@ -158,10 +158,8 @@ class Converter:
                 rows.name(block.row, found)
             elif found.roles & ~block.roles:
                 block.roles |= found.roles
-                known = late.get(block.number)
-                late[block.number] = found._replace(
-                    roles=found.roles | (known.roles if known else 0), tensor=found.tensor or (known.tensor if known else None)
-                )
+                known = late.get(block.number, found)
+                late[block.number] = known._replace(roles=found.roles | known.roles, tensor=known.tensor or found.tensor)
 
 
 class _Rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,9 +97,9 @@ class Hooks:
             storage = inner.untyped_storage()
             pointer = storage.data_ptr()
             if pointer and pointer not in self._watched:
-                self._watched[pointer] = weakref.ref(storage, lambda _, pointer=pointer: self._gone(pointer))
+                self._watched[pointer] = weakref.ref(storage, partial(self._gone, pointer))
 
-    def _gone(self, pointer: int) -> None:
+    def _gone(self, pointer: int, _: object) -> None:
         self._watched.pop(pointer, None)
         self._notebook.write(Note("gone", pointer=pointer))
 
@@ -165,7 +166,7 @@ class _Model:
         model = self._model()
         if model is None:
             return
-        named = [(name, parameter, Role.PARAMETER) for name, parameter in model.named_parameters()]
+        named: list[tuple[str, torch.Tensor, Role]] = [(name, parameter, Role.PARAMETER) for name, parameter in model.named_parameters()]
         named += [(name, buffer, Role.BUFFER) for name, buffer in model.named_buffers()]
         labels = [found for name, tensor, role in named for found in label(tensor, role, name)]
         pointers = tuple(found.pointer for found in labels)
@@ -177,7 +178,8 @@ class _Model:
             if parameter.grad is not None:
                 labels += label(parameter.grad, Role.GRADIENT, f"{name}.grad")
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in self._handles:
-                self._handles[id(parameter)] = parameter.register_post_accumulate_grad_hook(self._accumulated)
+                register = parameter.register_post_accumulate_grad_hook
+                self._handles[id(parameter)] = register(self._accumulated)  # type: ignore[no-untyped-call]
         self._hooks.write(labels)
 
     def _inputs(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """What Python knows, written into the profiler's own trace: one clock and one order for allocations and for what they are.
 
-A note is a zero-length (or nested) profiler event whose name is a number; its content stays in a Python list. When the trace is read back, the
-note stands exactly between the allocations that came before and after it, so a pointer in it names the block that was alive at that
-moment. Aligning two clocks could not promise that.
+A note is a profiler event whose name is a number; its content stays in a Python list. When the trace is read back, the note stands exactly
+between the allocations that came before and after it, so a pointer in it names the block that was alive at that moment. Aligning two
+clocks could not promise that.
 """
 
 from __future__ import annotations

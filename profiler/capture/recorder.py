@@ -184,10 +184,8 @@ class Recorder:
         if error is not None:
             facts |= {"error": f"{type(error).__name__}: {str(error)[:2000]}", "out_of_memory": is_out_of_memory(error)}
             what = "ran out of memory" if facts["out_of_memory"] else f"ended with {type(error).__name__}"
-            held = self._converter.allocated_bytes
-            warnings.append(
-                f"The program {what} in step {self._step}, with {held:,} B of tensors alive: {str(error).splitlines()[0][:300]}"
-            )
+            reason = (str(error).splitlines() or [""])[0][:300]
+            warnings.append(f"The program {what} in step {self._step}, with {self.allocated_bytes:,} B of tensors alive: {reason}")
         overhead = {
             "run_cpu_seconds": self._run_cpu_s,
             "conversion_cpu_seconds": self._conversion_cpu_s,

@@ -17,10 +17,11 @@ def describe_run() -> dict[str, Any]:
     """Return the `Metadata` fields ``versions``, ``device`` and ``host`` of a measurement on this machine."""
     machine = this_machine()
     host = {name: value for name, value in machine.to_json().items() if name != "host"}  # recordings are shared: no host names
-    return {"versions": _versions(), "device": _device(machine.total_bytes), "host": host}
+    return {"versions": library_versions(), "device": _device(machine.total_bytes), "host": host}
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions of Headroom, torch and, where it is installed, transformers."""
     versions = {"headroom": __version__}
     for library in _LIBRARIES:
         try:

@@ -18,7 +18,7 @@ from profiler.errors import CaptureUnavailable
 _EventType = torch._C._profiler._EventType
 _BACKWARD_NODE = "autograd::engine::evaluate_function: "
 _ALLOCATING_LEAVES = frozenset(
-    f"aten::{name}"
+    "aten::" + name
     for name in (
         "empty",
         "empty_strided",
@@ -95,7 +95,7 @@ class Window:
     def __init__(self) -> None:
         # Kineto reads it when it first starts; its lines on stderr say nothing to the user.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        if torch.autograd._profiler_enabled():
+        if torch._C._autograd._profiler_enabled():
             raise CaptureUnavailable(
                 "torch.profiler runs already in this process, and only one can run at a time. Stop the other one first."
             )
@@ -170,15 +170,15 @@ class _Walk:
         device = fields.device
         index = (device.index or 0) if device.type == "cuda" else -1
         event = MemoryEvent(
-            node.start_time_ns,
-            fields.ptr,
-            fields.alloc_size,
-            fields.total_allocated,
-            index,
-            place.module,
-            place.operator,
-            place.in_backward,
-            place.recomputed,
+            time_ns=node.start_time_ns,
+            pointer=fields.ptr,
+            num_bytes=fields.alloc_size,
+            total_allocated=fields.total_allocated,
+            device=index,
+            module=place.module,
+            operator=place.operator,
+            in_backward=place.in_backward,
+            recomputed=place.recomputed,
         )
         self._raw.events.append(event)
 
