@@ -39,7 +39,7 @@ class _Module:
 
 
 def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int) -> list[ModuleNode]:
-    """Return the tree's nodes, the root first, every parent before its children.
+    """Return the tree's nodes, the root first, every parent before its children, numbered layers in order.
 
     Args:
         modules: each block's module path, its parts joined by dots.
@@ -50,8 +50,9 @@ def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int) 
     tree = _build(modules, category, sizes)
     ranked = sorted(tree, key=lambda path: (-tree[path].bytes, path.count("."), path))
     kept = _fitting(tree, ranked, max_nodes)
-    nodes = [_node(tree, path) for path in ranked if path in kept]
-    rest = [_rest_of(tree, path, kept) for path in ranked if path in kept]
+    shown = sorted(kept, key=_in_model_order)
+    nodes = [_node(tree, path) for path in shown]
+    rest = [_rest_of(tree, path, kept) for path in shown]
     return nodes + [node for node in rest if node is not None]
 
 
@@ -88,6 +89,12 @@ def _fitting(tree: dict[str, _Module], ranked: list[str], max_nodes: int) -> set
         if excess <= 0 or count <= 1:
             return kept
         count = max(count - excess, 1)
+
+
+def _in_model_order(path: str) -> list[tuple[int, int, str]]:
+    """Return the key that puts a parent before its children and ``h.2`` before ``h.10``."""
+    parts = path.split(".")
+    return [(1, int(part), "") if part.isascii() and part.isdigit() and len(part) < 10 else (2, 0, part) for part in parts]
 
 
 def _node(tree: dict[str, _Module], path: str) -> ModuleNode:

@@ -14,6 +14,7 @@ from profiler.figures.theme import Theme
 from profiler.units import GIB, KIB, MIB
 
 _MAX_TEXT = 300
+_HEADROOM = 1.08
 _FONT = "Source Sans, Source Sans Pro, system-ui, sans-serif"
 
 
@@ -29,7 +30,7 @@ class ByteAxis:
 
 
 def byte_axis(highest_bytes: float, num_ticks: int = 6) -> ByteAxis:
-    """Return ticks at round numbers of GiB, MiB, KiB or B, from 0 to above ``highest_bytes``."""
+    """Return ticks at round numbers of GiB, MiB, KiB or B, from 0 to about ``highest_bytes``."""
     highest = max(float(highest_bytes), 1.0)
     unit, factor = next(((name, size) for name, size in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)) if highest >= size), ("B", 1))
     step = _round_step(highest / factor / num_ticks)
@@ -56,6 +57,12 @@ def float32(values: Array) -> Array:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
+def exact_numbers(values: Array) -> Array:
+    """Return whole numbers, 0 or more, in the smallest type that the browser reads and that holds them exactly (to 2**53)."""
+    small = not len(values) or int(values.max()) < 2**32
+    return np.ascontiguousarray(values, dtype=np.uint32 if small else np.float64)
+
+
 def plain(text: str) -> str:
     """Return text from a recording so that plotly shows it as it is: its labels may hold markup and links otherwise."""
     return text[:_MAX_TEXT].replace("&", "&amp;").replace("<", "&lt;")
@@ -71,7 +78,15 @@ def base_layout(theme: Theme, *, height: int, revision: str = "") -> dict[str, A
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": _FONT, "size": 13, "color": theme.text},
         "hoverlabel": {"bgcolor": theme.background, "bordercolor": theme.grid, "font": {"color": theme.text}},
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0, "font": {"size": 12}},
+        "legend": {
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1.02,
+            "xanchor": "left",
+            "x": 0,
+            "font": {"size": 12},
+            "traceorder": "normal",
+        },
         "colorway": [theme.accent, *theme.overlays],
         "xaxis": {**axis, "automargin": True},
         "yaxis": {**axis, "automargin": True},

@@ -16,7 +16,7 @@ from profiler.figures.theme import Theme
 MAX_MARKS = 100
 """Shapes that a chart draws at most; beyond it, steps are thinned and phases left out."""
 
-_LABEL_SHARE = 0.07
+_LABEL_SHARE = 0.05
 _STRIP = (1.005, 1.045)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler.figures.axes import base_layout, empty_figure, plain
-from profiler.figures.theme import PATTERNS, ThemeName, ink_on, theme_named
+from profiler.figures.theme import ThemeName, ink_on, theme_named
 from profiler.recording import Category
 from profiler.units import exact_bytes, format_bytes
 
@@ -39,18 +39,15 @@ def module_figure(tree: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
         marker={
             "colors": fills,
             "line": {"color": colors.background, "width": 1},
-            "pattern": {
-                "shape": [PATTERNS[category] for category in categories],
-                "fgcolor": colors.background,
-                "solidity": 0.15,
-                "size": 7,
-            },
         },
+        leaf={"opacity": 1},
         textfont={"color": [ink_on(fill) for fill in fills], "size": 12},
         tiling={"orientation": "v"},
         pathbar={"visible": True, "textfont": {"color": ink_on(fills[0])}},
     )
-    return go.Figure(icicle, layout=base_layout(colors, height=HEIGHT))
+    figure = go.Figure(icicle, layout=base_layout(colors, height=HEIGHT))
+    figure.update_layout(uniformtext={"minsize": 10, "mode": "hide"})
+    return figure
 
 
 def module_table(tree: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from profiler.analysis.categories import PHASES
 from profiler.analysis.columns import Array
 from profiler.analysis.samples import Series
 from profiler.analysis.timeline import Axis, Picked, Timeline
-from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, float32, plain, time_scale
+from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, exact_numbers, float32, plain, time_scale
 from profiler.figures.bands import add_bands
 from profiler.figures.theme import PATTERNS, STACK_ORDER, Theme, ThemeName, theme_named
 from profiler.recording import Category
@@ -106,10 +106,10 @@ def _area(category: Category, x: Array, values: Array, theme: Theme) -> go.Scatt
     return go.Scatter(
         name=category.label,
         x=x,
-        y=values.astype(np.float64),
+        y=exact_numbers(values),
         stackgroup="allocated",
         mode="lines",
-        line={"shape": "hv", "width": 0.5, "color": theme.background},
+        line={"shape": "hv", "width": 0, "color": color},
         fillcolor=color,
         fillpattern=hatch,
         hovertemplate="%{y:,.0f} B",
@@ -152,14 +152,15 @@ def _beside(timeline: Timeline, rows: Array) -> str:
 
 
 def _allocated(timeline: Timeline, rows: Array, x: Array, theme: Theme) -> go.Scatter:
-    """Return the total as points that cannot be seen but can be clicked."""
+    """Return the total as an outline, which shows peaks thinner than a pixel, with points that cannot be seen but can be clicked."""
     blocks = timeline.blocks
     places = [f"step {step}, {PHASES[phase]}" for step, phase in zip(blocks.event_step[rows], blocks.event_phase[rows], strict=True)]
     return go.Scatter(
         name="Allocated",
         x=x,
-        y=timeline.total[rows].astype(np.float64),
-        mode="markers",
+        y=exact_numbers(timeline.total[rows]),
+        mode="lines+markers",
+        line={"shape": "hv", "width": 1, "color": theme.text},
         marker={"size": 9, "opacity": 0, "color": theme.text},
         customdata=places,
         hovertemplate="%{y:,.0f} B, %{customdata}",
