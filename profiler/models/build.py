@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import config_of, facts_of
-from profiler.models.config import RECURRENT_TYPES, ConfigFacts, Head
+from profiler.models.config import RECURRENT_TYPES, SPELLINGS, ConfigFacts, Head
 from profiler.models.recurrent import RecurrentLM
 from profiler.spec import Model
 
@@ -31,7 +31,7 @@ _AUTO_MODELS: dict[Head, Any] = {
 _NOT_STRUCTURE = frozenset(("auto_map", "dtype", "torch_dtype", "quantization_config", "transformers_version", "use_cache"))
 """Keys that say how weights are loaded or which code to run. The dtype is the job's, and a cache is made only for those who ask."""
 
-_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_SIZES = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 _BUILD_ERRORS = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError, ImportError, NotImplementedError),
     StrictDataclassError,
@@ -119,9 +119,12 @@ def _structure(config: dict[str, Any]) -> dict[str, Any]:
 
 def _check_named(name: str, kind: type[PretrainedConfig], values: dict[str, Any]) -> None:
     """Refuse a configuration that leaves a size to the library's default, which is some published model's."""
-    defaults = {field.name: field.default for field in fields(kind)}
-    spelled = {kind.attribute_map.get(size, size): size for size in _SIZES}
-    missing = [key for key, size in spelled.items() if isinstance(defaults.get(key), int) and key not in values and size not in values]
+    sizes = {field.name for field in fields(kind) if isinstance(field.default, int)}
+    missing = []
+    for fact in _SIZES:
+        of_kind = [name for name in SPELLINGS[fact] if name in sizes]
+        if of_kind and values.keys().isdisjoint(SPELLINGS[fact]):
+            missing.append(of_kind[0])
     if missing:
         raise SpecError(
             f"{name} ({kind.model_type}) has no {', '.join(missing)}. Add what is missing; the config.json beside published weights has it."

@@ -50,7 +50,7 @@ _PADDING_OFFSET_TYPES = frozenset(
 _RELATIVE_TYPES = frozenset(("t5", "mt5", "umt5", "longt5", "switch_transformers"))
 _HEADLESS_TYPES = frozenset((*RECURRENT_TYPES, "mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"))
 
-_SPELLINGS: dict[str, tuple[str, ...]] = {
+SPELLINGS: dict[str, tuple[str, ...]] = {
     "vocab_size": ("vocab_size",),
     "hidden_size": ("hidden_size", "n_embd", "dim", "d_model", "emb_dim"),
     "num_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
@@ -65,6 +65,8 @@ _SPELLINGS: dict[str, tuple[str, ...]] = {
     "num_experts_per_token": ("num_experts_per_tok",),
     "sliding_window": ("sliding_window",),
 }
+"""How configurations spell each fact."""
+
 _LIMITS: dict[str, int] = {
     "vocab_size": 16_777_216,
     "hidden_size": 1_048_576,
@@ -124,7 +126,7 @@ def read_facts(config: Mapping[str, Any], what: str = "The model's configuration
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise SpecError(f'{what} has no model_type. Add it, such as "model_type": "llama"; every config.json of transformers has one.')
-    sizes = {fact: _size(config, fact, what) for fact in _SPELLINGS}
+    sizes = {fact: _size(config, fact, what) for fact in SPELLINGS}
     _check_required(config, sizes, f"{what} ({model_type})")
     _check_heads(config, sizes)
     return ConfigFacts(
@@ -173,7 +175,7 @@ def check_workload(facts: ConfigFacts, workload: Workload) -> None:
 
 def _spelled(config: Mapping[str, Any], fact: str) -> str | None:
     """Return the key under which the configuration tells a fact."""
-    return next((name for name in _SPELLINGS[fact] if config.get(name) is not None), None)
+    return next((name for name in SPELLINGS[fact] if config.get(name) is not None), None)
 
 
 def _size(config: Mapping[str, Any], fact: str, what: str) -> int | None:
@@ -190,7 +192,7 @@ def _check_required(config: Mapping[str, Any], sizes: Mapping[str, int | None], 
     required = ["vocab_size", "hidden_size", "num_layers"]
     if config["model_type"] not in _HEADLESS_TYPES:
         required.append("num_heads")
-    missing = [_SPELLINGS[fact][0] for fact in required if sizes[fact] is None]
+    missing = [SPELLINGS[fact][0] for fact in required if sizes[fact] is None]
     if missing and isinstance(config.get("text_config"), dict):
         raise SpecError(f"{what} holds more than a language model. Save its text_config as a config.json of its own and use that.")
     if missing:
