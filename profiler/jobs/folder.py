@@ -23,8 +23,6 @@ from profiler.jobs.run import LivePoint, Order, Outcome, RunState, RunStatus, St
 
 MAX_STDERR_BYTES = 8 * 1024**2
 _MAX_JSON_BYTES = 4 * 1024**2
-_TAIL_BYTES = 16_384
-_MAX_WORDS = 400
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")
 
 _T = TypeVar("_T")
@@ -122,17 +120,6 @@ class RunFolder:
         """Empty what the worker printed once it is too long; the worker appends, so it goes on from there."""
         if self.stderr.exists() and self.stderr.stat().st_size > MAX_STDERR_BYTES:
             os.truncate(self.stderr, 0)
-
-    def last_words(self) -> str:
-        """Return the line that best says how the worker ended; empty where it printed nothing."""
-        try:
-            with self.stderr.open("rb") as file:
-                file.seek(max(0, self.stderr.stat().st_size - _TAIL_BYTES))
-                lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        except OSError:
-            return ""
-        fatal = [line for line in lines if line.startswith("Fatal Python error")]
-        return (fatal or lines or [""])[-1][:_MAX_WORDS]
 
     def add_live(self, point: LivePoint) -> None:
         """Append one point of the worker's memory; on a full disk it is left out."""

@@ -16,6 +16,8 @@ GRACE_SECONDS = 3.0
 """Between asking a worker to end and ending it."""
 _SCAN_SECONDS = 1.0
 _SAME_CREATION_SECONDS = 2.0
+_TAIL_BYTES = 16_384
+_MAX_WORDS = 400
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -149,6 +151,18 @@ def how_it_ended(exit_code: int | None, last_words: str) -> str:
     else:
         what = f"The worker ended with exit code {exit_code} and no result."
     return f"{what} Its last words: {last_words}" if last_words else what
+
+
+def last_words(printed: Path) -> str:
+    """Return the line of what a worker printed that best says how it ended; empty where it printed nothing."""
+    try:
+        with printed.open("rb") as file:
+            file.seek(max(0, printed.stat().st_size - _TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    fatal = [line for line in lines if line.startswith("Fatal Python error")]
+    return (fatal or lines or [""])[-1][:_MAX_WORDS]
 
 
 def _descendants(root: psutil.Process) -> list[psutil.Process]:

@@ -6,7 +6,7 @@ import time
 
 from profiler.devices import this_machine
 from profiler.jobs.folder import RunFolder
-from profiler.jobs.process import WorkerProcess, how_it_ended
+from profiler.jobs.process import WorkerProcess, how_it_ended, last_words
 from profiler.jobs.run import Ending, LivePoint, Order, RunState
 from profiler.units import format_bytes, format_duration_us
 
@@ -59,7 +59,7 @@ class Watch:
             return self._ending
         if outcome is not None:
             return Ending(RunState.FAILED, outcome.message)
-        return Ending(RunState.FAILED, how_it_ended(self.process.exit_code, self.folder.last_words()))
+        return Ending(RunState.FAILED, how_it_ended(self.process.exit_code, last_words(self.folder.stderr)))
 
     def _reason_to_end(self, seconds: float, rss_bytes: int) -> Ending | None:
         if self.folder.cancel_asked:
