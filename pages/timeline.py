@@ -16,8 +16,7 @@ summary = session.summary(entry.id, lane)
 components.provenance(entry.metadata)
 components.warnings(summary["warnings"])
 components.metrics(details.headline(entry.id, lane))
-for sentence in session.sentences(entry.id, lane):
-    st.markdown(sentence)
+st.markdown(" ".join(session.sentences(entry.id, lane)))
 
 
 def explore() -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import plotly.graph_objects as go
+import numpy as np
 import streamlit as st
 
 from pages.shared import components, session
+from profiler.analysis.attribution import block_table
 from profiler.analysis.layout import LayoutName, has_addresses
-from profiler.analysis.samples import memory_series
-from profiler.analysis.timeline import Picked, Timeline
+from profiler.analysis.samples import Series, memory_series
+from profiler.analysis.timeline import Timeline
 from profiler.analysis.view import view_blocks
 from profiler.figures.payload import blocks_payload, canvas_source
 from profiler.figures.timeline import timeline_figure
+from profiler.recording import HOST
 
-_FIGURE, _BLOCKS = "timeline_figure", "timeline_blocks"
+_FIGURE, _PINNED = "timeline_figure", "pinned"
+_NOTHING = "Nothing"
+_DWARFS = 2
+"""A reading over so many times the peak would press the categories flat."""
 _VIEWS = {"categories": "By category", "blocks": "Blocks"}
 _AXES = {"time": "Time", "event": "Events"}
 _LAYOUTS = {"stacked": "Stacked", "address": "Addresses"}
@@ -27,23 +32,34 @@ def main(recording_id: str, timeline: Timeline) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = _choice("View", "view", _VIEWS)
         axis = _choice("Axis", "axis", _AXES)
-        layouts = _LAYOUTS if has_addresses(timeline) else {"stacked": "Stacked"}
-        layout: Any = _choice("Height", "layout", layouts) if view == "blocks" and len(layouts) > 1 else "stacked"
+        if view == "blocks":
+            layout = _choice("Height", "layout", _LAYOUTS) if has_addresses(timeline) else "stacked"
+        else:
+            overlays = _overlays(recording_id, timeline) if axis == "time" else []
     if view == "blocks":
-        _draw_blocks(timeline, axis, layout)
+        _draw_blocks(recording_id, timeline, axis, layout)
     else:
-        _draw_categories(recording_id, timeline, axis)
+        _draw_categories(timeline, axis, overlays)
 
 
 def _choice(label: str, name: str, options: dict[str, str]) -> Any:
     return st.segmented_control(label, list(options), format_func=options.__getitem__, required=True, **session.linked(name, list(options)))
 
 
-def _draw_categories(recording_id: str, timeline: Timeline, axis: Any) -> None:
-    picked = _picked(recording_id, timeline, axis)
-    cursor = instant_of(timeline)
-    overlays = memory_series(session.recording(recording_id)) if axis == "time" else ()
-    figure: go.Figure = timeline_figure(timeline, picked, axis=axis, theme=session.theme(), overlays=overlays, cursor=cursor)
+def _overlays(recording_id: str, timeline: Timeline) -> list[Series]:
+    """Draw the choice of a reading to lay over the chart; by default one that does not dwarf it."""
+    series = {one.label: one for one in memory_series(session.recording(recording_id)) if one.device in (timeline.lane.device, HOST)}
+    if not series:
+        return []
+    small = [label for label, one in series.items() if one.values.max() <= _DWARFS * timeline.peak_bytes]
+    options = [*small[:1], _NOTHING, *(label for label in series if label not in small[:1])]
+    label = st.segmented_control("Laid over", options, required=True, **session.linked("over", options))
+    return [series[str(label)]] if label in series else []
+
+
+def _draw_categories(timeline: Timeline, axis: Any, overlays: list[Series]) -> None:
+    picked = timeline.pick_rows(axis=axis)
+    figure = timeline_figure(timeline, picked, axis=axis, theme=session.theme(), overlays=overlays, cursor=instant_of(timeline))
 
     def clicked() -> None:
         points = session.recall(_FIGURE, {}).get("selection", {}).get("points", [])
@@ -56,27 +72,33 @@ def _draw_categories(recording_id: str, timeline: Timeline, axis: Any) -> None:
     st.caption(f"Allocated bytes of {timeline.lane.label}, {metadata.provenance.value} by {metadata.engine}; {picked.statement}.")
 
 
-def _picked(recording_id: str, timeline: Timeline, axis: Any) -> Picked:
-    del recording_id
-    return timeline.pick_rows(axis=axis)
-
-
 def instant_of(timeline: Timeline) -> int:
     """Return the chosen event: what the address says, else the peak."""
     text = session.chosen("at") or ""
     return min(int(text), timeline.num_events - 1) if text.isdecimal() else timeline.peak_event
 
 
-def _draw_blocks(timeline: Timeline, axis: Any, layout: LayoutName) -> None:
-    window = session.recall(_BLOCKS, {}).get("view") or {}
+def _draw_blocks(recording_id: str, timeline: Timeline, axis: Any, layout: LayoutName) -> None:
+    key = f"blocks_{recording_id}_{timeline.lane.label}_{axis}_{layout}"
+    window = session.recall(key, {}).get("view") or {}
     view = view_blocks(timeline, window.get("start"), window.get("end"), axis=axis, layout=layout)
     data = blocks_payload(timeline, view, theme=session.theme(), cursor=instant_of(timeline))
-    result = _canvas(data=data, key=_BLOCKS, default={"view": None}, on_view_change=_nothing, on_pick_change=_nothing)
+    result = _canvas(data=data, key=key, default={"view": None}, on_view_change=_nothing, on_pick_change=_nothing)
     pick = result.get("pick")
     if pick:
+        session.remember(_PINNED, pick.get("block"))
         session.choose(at=str(int(pick["event"])))
     st.caption(f"Blocks of {timeline.lane.label}, {timeline.metadata.provenance.value}; {view.statement}.")
+    _pinned(timeline)
+
+
+def _pinned(timeline: Timeline) -> None:
+    """Draw the block that was clicked, in a place that is always there."""
+    block = session.recall(_PINNED)
+    known = isinstance(block, int) and 0 <= block < len(timeline.blocks)
+    frame = block_table(timeline, np.array([block] if known else [], dtype=np.int64))
+    components.table(frame, key="pinned_block", alt="The block that was clicked", height=80)
 
 
 def _nothing() -> None:
-    """Streamlit sends a component's values only where a callback is given."""
+    """Do nothing: Streamlit sends a component's values only where a callback is given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -47,13 +47,12 @@ def heading(title: str, question: str) -> None:
 
 
 def metrics(row: Sequence[Metric]) -> None:
-    """Draw up to four numbers of equal height."""
-    with st.container(horizontal=True, key="metrics"):
-        for metric in row:
-            with st.container(border=True, height="stretch", width="stretch"):
-                st.metric(metric.label, metric.value, help=metric.help)
-                if metric.note:
-                    st.caption(metric.note)
+    """Draw up to four numbers; in a narrow window two beside each other."""
+    grid = st.grid(4, min_column_width=150, border=True, key="metrics")
+    for metric in row:
+        with grid.cell():
+            st.metric(metric.label, metric.value, help=metric.help)
+            st.caption(metric.note or "&nbsp;")
 
 
 def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None] | None = None) -> None:
@@ -85,11 +84,22 @@ def download(label: str, make: Callable[[], bytes | str], file_name: str, mime: 
     st.download_button(label, make, file_name, mime, on_click="ignore", key=f"download_{file_name}")
 
 
-def table(frame: pd.DataFrame, *, key: str, alt: str, height: int | str = "auto") -> None:
-    """Draw a table; columns of bytes show GiB-style text in a download and exact numbers on screen."""
-    columns = {name: st.column_config.NumberColumn(format="localized") for name in frame.columns if str(name).endswith("bytes")}
-    shares = {name: st.column_config.NumberColumn(format="percent") for name in frame.columns if name == "share"}
-    st.dataframe(frame, hide_index=True, column_config={**columns, **shares}, key=key, alt=alt, height=height)  # type: ignore[arg-type]
+def table(frame: pd.DataFrame, *, key: str, alt: str, height: int | Literal["auto", "content"] = "auto") -> None:
+    """Draw a table: bytes in full with separators, shares in percent, headers in sentence case."""
+    st.dataframe(
+        frame, hide_index=True, column_config={name: _column(str(name)) for name in frame.columns}, key=key, alt=alt, height=height
+    )
+
+
+def _column(name: str) -> Any:
+    label = name.removesuffix("_us").replace("_", " ").capitalize()
+    if name.endswith("bytes"):
+        return st.column_config.NumberColumn(label, format="localized")
+    if name == "share":
+        return st.column_config.NumberColumn(label, format="percent")
+    if name.endswith("_us"):
+        return st.column_config.NumberColumn(f"{label} (us)", format="%.1f")
+    return st.column_config.Column(label, width="small" if name == "fact" else None)
 
 
 def warnings(sentences: Sequence[str]) -> None:

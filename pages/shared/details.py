@@ -37,7 +37,7 @@ def _largest(categories: dict[str, int], peak: int) -> list[components.Metric]:
     if not categories:
         return []
     name = max(categories, key=categories.__getitem__)
-    value = f"{components.category_label(name)} {categories[name] / peak:.0%}"
+    value = f"{components.category_label(name)} {100 * categories[name] / peak:.0f} %"
     return [components.Metric("Largest at the peak", value, exact_bytes(categories[name]), format_bytes(categories[name]))]
 
 

@@ -6,6 +6,7 @@ import streamlit as st
 
 from profiler.devices import this_machine
 from profiler.estimate.states import StateEstimate, estimate_states, shortfall_warning
+from profiler.jobs.inspection import inspect_in_worker
 from profiler.models.catalogue import entry
 from profiler.spec import Job
 from profiler.units import format_bytes
@@ -28,7 +29,10 @@ def facts(job: Job) -> None:
 
 def count_parameters(job: Job) -> int:
     """Return the exact number of parameters: the catalogue's, or counted in a worker for a user's own configuration."""
-    return entry(job.model.name).num_parameters_with_head
+    if job.model.config is None:
+        return entry(job.model.name).num_parameters_with_head
+    with st.spinner("Counting the model's parameters"):
+        return int(inspect_in_worker(job.model)["num_parameters"])
 
 
 def _parts(estimate: StateEstimate) -> str:

@@ -21,10 +21,10 @@ def samples() -> None:
     shipped = library.samples()
     if not shipped:
         st.caption("No sample recordings are here. `make samples` makes them.")
-    for row in range(0, len(shipped), _NUM_COLUMNS):
-        for column, entry in zip(st.columns(_NUM_COLUMNS, border=True), shipped[row : row + _NUM_COLUMNS], strict=False):
-            with column:
-                _card(entry)
+    grid = st.grid(_NUM_COLUMNS, min_column_width=260, border=True)
+    for entry in shipped:
+        with grid.cell():
+            _card(entry)
 
 
 def runs(entries: Sequence[library.Entry]) -> None:
@@ -60,7 +60,7 @@ def _card(entry: library.Entry) -> None:
     parts = [f"peak {format_bytes(summary['peak_allocated_bytes'])}"]
     if largest:
         share = categories[largest] / max(summary["peak_allocated_bytes"], 1)
-        parts.append(f"{components.category_label(largest).lower()} {share:.0%}")
+        parts.append(f"{components.category_label(largest).lower()} {100 * share:.0f} %")
     st.caption(" · ".join([*parts, entry.metadata.provenance.value]))
     for sentence in session.sentences(entry.id)[:1]:
         st.markdown(sentence)

@@ -16,7 +16,7 @@ from profiler.units import format_count
 
 DEFAULT = Job(model=Model(name="tiny-gpt2"), workload=Workload(batch=4, seq=128))
 _OWN = "own configuration: "
-_LAST, _SEED, _OWN_MODELS = "form_last_job", "form_seed", "form_own_models"
+_LAST, _HELD, _OWN_MODELS = "job_form_last", "job_form_held", "job_form_own_models"
 _ZERO_GRAD = {
     ZeroGrad.AFTER_STEP: "After the optimizer step",
     ZeroGrad.BEFORE_FORWARD: "Before forward",
@@ -48,7 +48,7 @@ def draw() -> Job:
 
 def hold(job: Job) -> None:
     """Take note that the address now carries this job, which the form shows already."""
-    session.remember(_SEED, session.job_link(job).get("job"))
+    session.remember(_HELD, session.job_link(job).get("job"))
 
 
 def upload_config() -> None:
@@ -56,10 +56,10 @@ def upload_config() -> None:
     file = st.file_uploader(
         "A transformers `config.json`", type=["json"], key="form_config", help="Only sizes are read: no weights, no code."
     )
-    if file is None or file.file_id == session.recall("form_config_read"):
+    if file is None or file.file_id == session.recall("job_form_read"):
         return
     model = model_from_text(file.getvalue(), file.name.removesuffix(".json"))
-    session.remember("form_config_read", file.file_id)
+    session.remember("job_form_read", file.file_id)
     _choose_own(model)
     st.rerun()
 
@@ -67,8 +67,8 @@ def upload_config() -> None:
 def _seed() -> None:
     """Fill the widgets from the address' job where that is a new one; else from the last job where the page was left since."""
     text = session.chosen("job")
-    if text and text != session.recall(_SEED):
-        session.remember(_SEED, text)
+    if text and text != session.recall(_HELD):
+        session.remember(_HELD, text)
         _fill(validate(session.linked_job() or DEFAULT))
     elif session.recall("form_kind") is None:
         _fill(session.recall(_LAST, validate(DEFAULT)))
@@ -120,42 +120,42 @@ def _model_label(name: str) -> str:
 def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
     """Draw the row of numbers and one choice a family; return the workload's fields and what is switched on."""
     shown = [(family, items) for family, items in families().items() if kind in family.workloads]
-    columns = st.columns(3 + len(shown))
+    grid = st.grid(3 + len(shown), min_column_width=150)
     tokens = "Prompt tokens" if kind is WorkloadKind.DECODE else "Sequence length"
     workload = {
-        "batch": columns[0].number_input("Batch", 1, MAX_BATCH, key="form_batch", help="Sequences in one step."),
-        "seq": columns[1].number_input(tokens, 1, MAX_SEQ, key="form_seq", help="Tokens a sequence."),
-        "steps": columns[2].number_input("Steps", 1, MAX_STEPS, key="form_steps", help="Steps that count, after the warm-up."),
+        "batch": grid.number_input("Batch", 1, MAX_BATCH, key="form_batch", help="Sequences in one step."),
+        "seq": grid.number_input(tokens, 1, MAX_SEQ, key="form_seq", help="Tokens a sequence."),
+        "steps": grid.number_input("Steps", 1, MAX_STEPS, key="form_steps", help="Steps that count, after the warm-up."),
     }
     chosen = []
-    for column, (family, items) in zip(columns[3:], shown, strict=True):
+    for family, items in shown:
         names = [item.name for item in items]
         key = f"form_family_{family.name}"
         if session.recall(key) not in names:
             session.remember(key, family.default)
-        name = column.selectbox(family.label, names, format_func=lambda n: REGISTRY[n].label, key=key, help=family.question)
+        name = grid.selectbox(family.label, names, format_func=lambda n: REGISTRY[n].label, key=key, help=family.question)
         chosen.append(REGISTRY[str(name)])
     return workload, chosen
 
 
 def _details(kind: WorkloadKind) -> dict[str, Any]:
-    first, second, third, fourth = st.columns(4)
+    grid = st.grid(4, min_column_width=180, vertical_alignment="bottom")
     fields: dict[str, Any] = {
-        "warmup_steps": first.number_input("Warm-up steps", 0, MAX_STEPS, key="form_warmup_steps", help="Steps before those that count."),
-        "seed": second.number_input("Seed", 0, 2**31 - 1, key="form_seed"),
+        "warmup_steps": grid.number_input("Warm-up steps", 0, MAX_STEPS, key="form_warmup_steps", help="Steps before those that count."),
+        "seed": grid.number_input("Seed", 0, 2**31 - 1, key="form_seed"),
     }
     if kind is WorkloadKind.DECODE:
-        fields["new_tokens"] = third.number_input(
+        fields["new_tokens"] = grid.number_input(
             "New tokens", 1, MAX_SEQ, key="form_new_tokens", help="Tokens that decode makes in one step."
         )
     if kind is not WorkloadKind.TRAIN:
         return fields
-    micro = third.number_input(
+    micro = grid.number_input(
         "Micro-batches", 1, MAX_BATCH, key="form_micro_batches", help="Equal parts of the batch; their gradients accumulate."
     )
-    order = fourth.selectbox("Gradients are dropped", list(ZeroGrad), format_func=_ZERO_GRAD.__getitem__, key="form_zero_grad")
-    none = first.checkbox("Set gradients to None", key="form_set_to_none", help="Off: they are filled with zeros and stay allocated.")
-    keep = second.checkbox("Keep outputs", key="form_keep_outputs", help="As loops do that never delete the model's outputs.")
+    order = grid.selectbox("Gradients are dropped", list(ZeroGrad), format_func=_ZERO_GRAD.__getitem__, key="form_zero_grad")
+    none = grid.checkbox("Set gradients to None", key="form_set_to_none", help="Off: they are filled with zeros and stay allocated.")
+    keep = grid.checkbox("Keep outputs", key="form_keep_outputs", help="As loops do that never delete the model's outputs.")
     return fields | {"micro_batches": micro, "zero_grad": order, "set_to_none": none, "keep_outputs": keep}
 
 
@@ -173,10 +173,9 @@ def _toggle(item: Optimization) -> Toggle:
     st.markdown(f"**{item.label}.** {item.explanation}")
     if not item.parameters:
         return Toggle(item.name)
-    columns = st.columns(max(len(item.parameters), 4))
     options = []
-    for column, parameter in zip(columns, item.parameters, strict=False):
-        with column:
+    with st.grid(4, min_column_width=180, vertical_alignment="bottom"):
+        for parameter in item.parameters:
             options.append((parameter.name, parameter.write(_option(item, parameter))))
     return Toggle(item.name, tuple(options))
 

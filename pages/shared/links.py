@@ -20,7 +20,7 @@ def job_to_text(job: Job) -> str | None:
     data = job.to_json()
     defaults = asdict(Workload())
     data["workload"] = {name: value for name, value in data["workload"].items() if value != defaults[name]}
-    text = canonical_json({name: value for name, value in data.items() if value})
+    text = canonical_json({name: value for name, value in data.items() if value and (name, value) != ("device", "cpu")})
     return text if len(text) <= MAX_CHARS else None
 
 

@@ -17,12 +17,12 @@ def facts() -> None:
         ("Processor", f"{machine.cpu}, {machine.num_cores} cores"),
         ("Memory", f"{format_bytes(machine.available_bytes)} free of {format_bytes(machine.total_bytes)}"),
         *_gpus(),
-        *((name, version) for name, version in versions().items()),
+        *((name.capitalize(), version) for name, version in versions().items()),
         ("System", f"{machine.platform}, Python {machine.python}"),
         ("Runs are kept in", str(session.store().home.resolve())),
     ]
-    frame = pd.DataFrame(rows, columns=["what", "value"])
-    components.table(frame, key="machine", alt="What this machine has")
+    frame = pd.DataFrame(rows, columns=["fact", "value"])
+    components.table(frame, key="machine", alt="What this machine has", height="content")
 
 
 def _gpus() -> list[tuple[str, str]]:
