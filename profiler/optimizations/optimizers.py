@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -49,6 +48,8 @@ class TorchOptimizer(Optimization):
     family = OPTIMIZER
     class_name: ClassVar[str]
     """In torch.optim."""
+    state_copies: ClassVar[int]
+    """Numbers kept for each parameter with default options; 0 where they are far fewer than the parameters."""
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Make the optimizer from torch.optim."""
@@ -68,9 +69,9 @@ class TorchOptimizer(Optimization):
             arguments["foreach"] = implementation == "foreach"
         return arguments
 
-    @abstractmethod
     def num_state_copies(self, options: Mapping[str, Value]) -> int:
-        """Return how many numbers are kept for each parameter between steps, at least."""
+        """Return how many numbers are kept for each parameter between steps, at least; their dtype is the parameter's."""
+        return self.state_copies
 
 
 class Sgd(TorchOptimizer):
@@ -79,6 +80,7 @@ class Sgd(TorchOptimizer):
     name = "sgd"
     label = "SGD"
     class_name = "SGD"
+    state_copies = 0
     parameters = (
         _lr(0.01),
         _number("momentum", 0.0, 1.0, "Share of the last update that is kept; above 0 it is stored for every parameter."),
@@ -102,6 +104,7 @@ class Adam(TorchOptimizer):
     name = "adam"
     label = "Adam"
     class_name = "Adam"
+    state_copies = 2
     parameters = (_lr(1e-4), _number("weight_decay", 0.0, 10.0, "Added to the gradient."), _implementation("for-loop", "foreach", "fused"))
     formula = "optimizer state = 2 numbers a parameter in its dtype: 8 bytes in float32, 4 in bfloat16"
     source = f"Kingma and Ba 2014, https://arxiv.org/abs/1412.6980; {_DOCS}Adam.html"
@@ -109,10 +112,6 @@ class Adam(TorchOptimizer):
         "Keeps a running mean of every gradient and of its square, so optimizer state is twice the parameters. Both have the parameter's "
         "dtype. They appear in the first step and stay."
     )
-
-    def num_state_copies(self, options: Mapping[str, Value]) -> int:
-        """Return 2: the two moments."""
-        return 2
 
 
 class AdamW(Adam):
@@ -140,6 +139,7 @@ class RmsProp(TorchOptimizer):
     name = "rmsprop"
     label = "RMSprop"
     class_name = "RMSprop"
+    state_copies = 1
     aliases = ("rms-prop",)
     parameters = (
         _lr(1e-3),
@@ -167,6 +167,7 @@ class Adafactor(TorchOptimizer):
     name = "adafactor"
     label = "Adafactor"
     class_name = "Adafactor"
+    state_copies = 0
     parameters = (_lr(1e-2), _implementation("for-loop", "foreach"))
     formula = "optimizer state = rows + columns numbers for a matrix, one number a parameter for a vector, in its dtype"
     source = f"Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235; {_DOCS}Adafactor.html"
@@ -174,10 +175,6 @@ class Adafactor(TorchOptimizer):
         "Keeps only means over the rows and columns of each matrix's squared gradients and rebuilds the rest from them in every step: "
         "state of a fraction of a percent of the parameters, for temporaries of the size of a matrix while it works."
     )
-
-    def num_state_copies(self, options: Mapping[str, Value]) -> int:
-        """Return 0: rows and columns are far less than one number a parameter."""
-        return 0
 
 
 OPTIMIZATIONS: tuple[Optimization, ...] = (Sgd(), Adam(), AdamW(), RmsProp(), Adafactor())
