@@ -82,7 +82,7 @@ class Sampler:
         """Return the samples since the last drain, in the order of time, with the schema SAMPLES."""
         with self._lock:
             ticks, self._ticks = self._ticks, []
-        return _to_table(ticks, self._columns, self._origin_ns)
+        return samples_table(ticks, self._columns, self._origin_ns)
 
     @property
     def cpu_seconds(self) -> float:
@@ -169,7 +169,7 @@ class _GpuReader:
         self._nvml = nvml
         first = nvml.read() if isinstance(nvml, Nvml) else []
         self.names = [reading.name for reading in first]
-        self.columns = [("nvml", reading.index, metric) for reading in first for metric in GPU_METRICS]
+        self.columns, _ = gpu_values(first)
         self._missing = [_NAN] * len(self.columns)
         self._due = 0.0
         self.cost_s = 0.0
@@ -183,7 +183,7 @@ class _GpuReader:
         if not isinstance(self._nvml, Nvml) or now < self._due:
             return self._missing
         start = time.perf_counter()
-        values = [_number(getattr(gpu, name)) for gpu in self._nvml.read() for name in _GPU_FIELDS]
+        _, values = gpu_values(self._nvml.read())
         cost_s = time.perf_counter() - start
         self.cost_s = cost_s if not self.cost_s else 0.9 * self.cost_s + 0.1 * cost_s
         self.period_s = max(interval_s, self.cost_s / _NVML_SHARE)
@@ -210,12 +210,21 @@ def children_rss_bytes(process: psutil.Process) -> int:
     return total
 
 
-def _number(value: float | None) -> float:
-    return _NAN if value is None else float(value)
+def gpu_values(readings: Sequence[GpuReading]) -> tuple[list[tuple[str, int, str]], list[float]]:
+    """Return source, device and metric of each value of the readings, and the values: NaN where none was read."""
+    columns = [("nvml", reading.index, metric) for reading in readings for metric in GPU_METRICS]
+    values = [getattr(reading, name) for reading in readings for name in _GPU_FIELDS]
+    return columns, [_NAN if value is None else float(value) for value in values]
 
 
-def _to_table(ticks: Sequence[tuple[int, list[float]]], columns: Sequence[tuple[str, int, str]], origin_ns: int) -> pa.Table:
-    """Return one row for each value that was read."""
+def samples_table(ticks: Sequence[tuple[int, list[float]]], columns: Sequence[tuple[str, int, str]], origin_ns: int) -> pa.Table:
+    """Return one row of `recording.SAMPLES` for each value that was read.
+
+    Args:
+        ticks: nanoseconds of a clock, and a value for each column; NaN where none was read.
+        columns: source, device and metric.
+        origin_ns: the instant of that clock at which ``time_us`` is 0.
+    """
     if not ticks:
         return SAMPLES.empty_table()
     values = np.array([row for _, row in ticks])

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 from profiler.capture.progress import Progress
 from profiler.errors import FormatError, HeadroomError, SpecError, StorageError
 from profiler.jobs.run import LivePoint, Order, Outcome, RunState, RunStatus, Standing
+from profiler.units import MIB
 
-MAX_STDERR_BYTES = 8 * 1024**2
-_MAX_JSON_BYTES = 4 * 1024**2
+MAX_STDERR_BYTES = 8 * MIB
+_MAX_JSON_BYTES = 4 * MIB
 _RUN_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{8}")
 
 _T = TypeVar("_T")
@@ -151,6 +152,7 @@ class RunFolder:
             FormatError: its files are damaged.
         """
         order, progress, started = self.order(), self.progress(), standing.started
+        num_steps = progress.num_steps if progress else order.job.workload.steps + order.job.workload.warmup_steps
         recording = Path(standing.recording) if standing.recording else None
         return RunStatus(
             run_id=self.run_id,
@@ -158,8 +160,8 @@ class RunFolder:
             job=order.job,
             owner=order.owner,
             phase=progress.phase if progress else "starting" if standing.state is RunState.RUNNING else "",
-            step=progress.step if progress else 0,
-            num_steps=progress.num_steps if progress else order.job.workload.steps + order.job.workload.warmup_steps,
+            step=num_steps if standing.state is RunState.DONE else progress.step if progress else 0,
+            num_steps=num_steps,
             started=started,
             seconds=max(0.0, (standing.ended or time.time()) - started) if started else 0.0,
             live=self.live() if with_live else (),

@@ -20,12 +20,12 @@ from profiler.jobs.process import WorkerProcess, how_it_ended, last_words
 from profiler.jobs.run import Limits
 from profiler.spec import Model, canonical_json
 from profiler.storage import RunStore
-from profiler.units import GIB, format_bytes, format_duration_us
+from profiler.units import GIB, MIB, format_bytes, format_duration_us
 
 _COMMAND = (sys.executable, "-m", "profiler.jobs.inspect")
 _LIMITS = Limits(memory_bytes=4 * GIB, seconds=120)
 _POLL_SECONDS = 0.05
-_MAX_ANSWER_BYTES = 1024**2
+_MAX_ANSWER_BYTES = MIB
 _one_at_a_time = threading.Lock()
 """Each inspection loads torch, about 300 MB; a class of students must not do that all at once."""
 
