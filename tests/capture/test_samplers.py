@@ -190,13 +190,15 @@ result = {{"rows": [r for r in rows if r["source"] == "nvml"], "warnings": sampl
 
 
 def test_the_drivers_memory_curve_arrives_as_samples_of_every_gpu(run_with_stub: RunWithStub) -> None:
-    found = run_with_stub(SAMPLE_STUB.format(ticks=4), STUB_GPUS=2, STUB_USED_MIB="1,100,900,200,50", STUB_PROCESS="self:3")
+    found = run_with_stub(SAMPLE_STUB.format(ticks=12), STUB_GPUS=2, STUB_USED_MIB="1,100,900,200,50", STUB_PROCESS="self:3")
     used = {
         device: [r["value"] for r in found["rows"] if r["metric"] == "device_used_bytes" and r["device"] == device] for device in (0, 1)
     }
 
-    assert used[0][:4] == [100 * MIB, 900 * MIB, 200 * MIB, 50 * MIB]
-    assert used[1][:3] == [1100 * MIB, 1900 * MIB, 1200 * MIB]
+    curve = [100, 900, 200, *[50] * 20]
+    assert 3 <= len(used[0]) == len(used[1])
+    assert used[0] == [mib * MIB for mib in curve][: len(used[0])]
+    assert used[1] == [(mib + 1000) * MIB for mib in curve][: len(used[1])]
     assert {r["metric"] for r in found["rows"]} == set(GPU_METRICS)
     assert found["gpus"] == ["Stub 0", "Stub 1"]
 
