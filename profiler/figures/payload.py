@@ -10,6 +10,7 @@ its kind among ``kinds`` (category, module, operator, tensor, shape, dtype, the 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 
 from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.columns import Array, Names
-from profiler.analysis.timeline import Timeline
+from profiler.analysis.timeline import Axis, Timeline
 from profiler.analysis.view import BlockView
-from profiler.figures.theme import PATTERNS, STACK_ORDER, ThemeName, theme_named
+from profiler.figures.theme import PATTERNS, STACK_ORDER, ThemeName, ink_on, theme_named
 
 _ALIGNMENT = 8
 _MAX_TEXT = 120
@@ -42,16 +43,44 @@ class CanvasSource:
 def canvas_source() -> CanvasSource:
     """Return the block canvas component's files."""
     folder = resources.files("profiler.figures") / "blocks_canvas"
-    html, css, js = ((folder / f"blocks.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    return CanvasSource(html, css, js)
+    html, css, drawing, js = (
+        (folder / name).read_text(encoding="utf-8") for name in ("blocks.html", "blocks.css", "drawing.js", "blocks.js")
+    )
+    return CanvasSource(html, css, f"{drawing}\n{js}")
+
+
+def window_of(timeline: Timeline, axis: Axis, state: Any) -> tuple[float | None, float | None]:
+    """Return the window that the component's state ``view`` asks for; (None, None) where it is of another recording or axis."""
+    if not _is_of(timeline, axis, state):
+        return None, None
+    start, end = state.get("start"), state.get("end")
+    numbers = all(isinstance(value, int | float) and math.isfinite(value) for value in (start, end))
+    return (float(start), float(end)) if numbers else (None, None)
+
+
+def event_of(timeline: Timeline, axis: Axis, pick: Any) -> int | None:
+    """Return the event that the component's trigger ``pick`` chose; None where it chose none of this recording."""
+    if not _is_of(timeline, axis, pick) or not isinstance(pick.get("x"), int | float) or not math.isfinite(pick["x"]):
+        return None
+    if axis == "time":
+        return timeline.nearest_event(pick["x"])
+    return min(max(int(pick["x"]), 0), max(timeline.num_events - 1, 0))
+
+
+def _is_of(timeline: Timeline, axis: Axis, message: Any) -> bool:
+    return isinstance(message, dict) and message.get("of") == _identity(timeline, axis)
+
+
+def _identity(timeline: Timeline, axis: Axis) -> str:
+    return f"{timeline.metadata.id}/{timeline.lane.device}/{timeline.lane.rank}/{axis}"
 
 
 def blocks_payload(timeline: Timeline, view: BlockView, *, theme: ThemeName = "light", cursor: int | None = None) -> bytes:
     """Return the component's data, at most about 400 KB for `view.MAX_BLOCKS` blocks.
 
-    The component sets the state ``view`` to ``{"start": x, "end": x}`` (in the axis' unit) 350 ms after the last zoom or pan, so that the
-    server can send a finer view, and fires the trigger ``pick`` with ``{"block": place in Blocks, "event": event}`` on a click; block is
-    null where no block is under the pointer.
+    The component sets the state ``view`` 350 ms after the last zoom or pan (read it with `window_of`), so that the server can send a finer
+    view, and fires the trigger ``pick`` with ``block`` (its place in `Blocks`; null where there is none) and ``x`` on a click (read it with
+    `event_of`). Both carry the identity of what was shown, since they outlive a change of recording or axis.
 
     Args:
         timeline: the lane.
@@ -83,7 +112,7 @@ def _header(timeline: Timeline, view: BlockView, theme: ThemeName, cursor: int |
     order = [STACK_ORDER.index(category) for category in CATEGORIES]
     return {
         "version": 1,
-        "recording": f"{timeline.metadata.id}/{timeline.lane.device}/{timeline.lane.rank}/{view.axis}/{view.layout}",
+        "recording": _identity(timeline, view.axis),
         "axis": view.axis,
         "layout": view.layout,
         "origin": view.start,
@@ -97,9 +126,15 @@ def _header(timeline: Timeline, view: BlockView, theme: ThemeName, cursor: int |
         "marks": _marks(timeline, view),
         "theme": {"muted": colors.muted, "text": colors.text, "background": colors.background, "strips": colors.strips},
         "categories": [
-            {"label": category.label, "color": colors.colors[category], "pattern": PATTERNS[category], "order": order[code]}
-            for code, category in enumerate(CATEGORIES)
+            {
+                "label": category.label,
+                "color": colors.colors[category],
+                "ink": ink_on(colors.colors[category]),
+                "pattern": PATTERNS[category],
+            }
+            for category in CATEGORIES
         ],
+        "present": sorted((int(code) for code in np.unique(timeline.blocks.category[timeline.members])), key=order.__getitem__),
     }
 
 
