@@ -1,4 +1,4 @@
-"""What operating systems do differently: processes in groups, limits, containers. The only module with calls that only POSIX has."""
+"""What operating systems do differently: processes in groups, signals, containers. The only module with calls that only POSIX has."""
 
 from __future__ import annotations
 
@@ -51,19 +51,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def limit_address_space(num_bytes: int) -> bool:
-    """Let this process map at most ``num_bytes``; return False where the system has no such limit."""
-    if sys.platform == "win32":
-        return False
-    import resource
-
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def container_memory_bytes() -> tuple[int, int] | None:

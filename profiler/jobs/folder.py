@@ -119,8 +119,11 @@ class RunFolder:
 
     def bound_stderr(self) -> None:
         """Empty what the worker printed once it is too long; the worker appends, so it goes on from there."""
-        if self.stderr.exists() and self.stderr.stat().st_size > MAX_STDERR_BYTES:
-            os.truncate(self.stderr, 0)
+        try:
+            if self.stderr.stat().st_size > MAX_STDERR_BYTES:
+                os.truncate(self.stderr, 0)
+        except OSError:
+            return
 
     def add_live(self, point: LivePoint) -> None:
         """Append one point of the worker's memory; on a full disk it is left out."""

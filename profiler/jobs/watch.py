@@ -29,7 +29,8 @@ class Watch:
     def __init__(self, folder: RunFolder, order: Order, process: WorkerProcess, started: float) -> None:
         self.folder, self.order, self.process, self.started = folder, order, process, started
         self._given = order.limits.memory_bytes is not None
-        self._memory_bytes = order.limits.memory_bytes or int(this_machine().available_bytes * _FREE_SHARE)
+        # What a worker that is taken over holds already is not free any more, but it is its own.
+        self._memory_bytes = order.limits.memory_bytes or int(this_machine().available_bytes * _FREE_SHARE) + process.rss_bytes()
         self._ending: Ending | None = None
         self._live_due = 0.0
         self._live_peak_bytes = 0
