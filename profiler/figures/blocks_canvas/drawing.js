@@ -5,6 +5,7 @@ const STRIP = 14;
 const AXIS = 20;
 const GUTTER = 64;
 const MIN_WIDTH = 0.7;
+const MIN_STEP_PIXELS = 24;
 const TYPES = { f4: Float32Array, f8: Float64Array, u2: Uint16Array, u4: Uint32Array };
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -75,6 +76,7 @@ class BlocksDrawing {
   draw() {
     if (!this.set || !this.plot.clientWidth) return;
     const began = performance.now();
+    this.scaled = null;
     const context = this.prepare(this.plot);
     const [width, height] = this.size;
     this.drawGrid(context);
@@ -91,30 +93,41 @@ class BlocksDrawing {
     this.plot.dataset.drawMs = (performance.now() - began).toFixed(1);
   }
 
-  // Pixels of a block: left, top, width, height.
+  // Pixels of a block: left, top, right, bottom.
   box(set, i) {
+    const { perX, perY, zeroX, zeroY } = this.scale(set);
+    const low = zeroY - set.bottom[i] * perY;
+    return [zeroX + set.left[i] * perX, low - set.sizes[set.size[i]] * perY, zeroX + set.right[i] * perX, low];
+  }
+
+  // From a set's numbers to pixels; computed once a drawing, since reading the canvas' size is slow.
+  scale(set) {
+    if (this.scaled && this.scaled.set === set) return this.scaled;
     const [width, height] = this.size;
     const perX = width / (this.x1 - this.x0);
     const perY = height / (this.y1 - this.y0);
-    const left = GUTTER + (set.left[i] + set.origin - this.x0) * perX;
-    const right = GUTTER + (set.right[i] + set.origin - this.x0) * perX;
-    const tall = set.sizes[set.size[i]] * perY;
-    return [left, STRIP + height - (set.bottom[i] - this.y0) * perY - tall, right - left, tall];
+    const edges = { left: GUTTER, top: STRIP, right: GUTTER + width, bottom: STRIP + height };
+    this.scaled = { set, perX, perY, zeroX: GUTTER + (set.origin - this.x0) * perX, zeroY: STRIP + height + this.y0 * perY, ...edges };
+    return this.scaled;
   }
 
+  // Edges are put on whole device pixels, so that neighbours leave no seam; what is thinner is still drawn.
   drawCategory(context, places, category) {
     if (this.hidden.has(category) || !places.length) return;
     const set = this.shown;
-    const [width, height] = this.size;
+    const { perX, perY, zeroX, zeroY, left, top, right, bottom } = this.scale(set);
+    const ratio = window.devicePixelRatio || 1;
     context.fillStyle = this.fill(context, category);
     for (const i of places) {
-      let [x, y, w, h] = this.box(set, i);
-      if (x > GUTTER + width || x + w < GUTTER || y > STRIP + height || y + h < STRIP) continue;
-      const start = Math.max(x, GUTTER - 4);
-      w = Math.min(x + w, GUTTER + width + 4) - start;
-      const gapX = w > 4 ? 0.5 : 0;
-      const gapY = h > 4 ? 0.5 : 0;
-      context.fillRect(start, y + gapY, Math.max(w - gapX, MIN_WIDTH), h - gapY);
+      const x0 = Math.max(zeroX + set.left[i] * perX, left - 4);
+      const x1 = Math.min(zeroX + set.right[i] * perX, right + 4);
+      const low = zeroY - set.bottom[i] * perY;
+      const high = low - set.sizes[set.size[i]] * perY;
+      if (x1 < x0 || high > bottom || low < top) continue;
+      const y0 = Math.round(high * ratio) / ratio;
+      const y1 = Math.max(Math.round(low * ratio) / ratio, y0 + 1 / ratio);
+      const gap = y1 - y0 > 5 ? 1 / ratio : 0;
+      context.fillRect(x0, y0 + gap, Math.max(x1 - x0 - (x1 - x0 > 5 ? 1 : 0), MIN_WIDTH), y1 - y0 - gap);
     }
   }
 
@@ -140,17 +153,17 @@ class BlocksDrawing {
 
   drawLabels(context) {
     const set = this.shown;
-    const [width] = this.size;
+    const { perX, perY, left, right } = this.scale(set);
     context.textBaseline = "middle";
     let count = 0;
     for (let i = 0; i < set.block.length && count < 300; i++) {
-      const [x, y, w, h] = this.box(set, i);
-      const [left, right] = [Math.max(x, GUTTER), Math.min(x + w, GUTTER + width)];
+      if (set.sizes[set.size[i]] * perY < 13 || (set.right[i] - set.left[i]) * perX < 60) continue;
+      const [x0, y0, x1, y1] = this.box(set, i);
+      const [start, end] = [Math.max(x0, left), Math.min(x1, right)];
       const category = set.kinds[set.kind[i]][0];
-      if (h < 13 || right - left < 60 || y + h < STRIP || this.hidden.has(category)) continue;
-      const text = this.fit(context, this.name(set, i), right - left - 10);
+      if (end - start < 60 || y1 < STRIP || this.hidden.has(category)) continue;
       context.fillStyle = set.categories[category].ink;
-      context.fillText(text, left + 5, y + h / 2);
+      context.fillText(this.fit(context, this.name(set, i), end - start - 10), start + 5, (y0 + y1) / 2);
       count++;
     }
   }
@@ -170,10 +183,10 @@ class BlocksDrawing {
     const set = this.shown;
     const i = this.pinned === null ? -1 : set.block.indexOf(this.pinned);
     if (i < 0) return;
-    const [x, y, w, h] = this.box(set, i);
+    const [x0, y0, x1, y1] = this.box(set, i);
     context.strokeStyle = set.theme.text;
     context.lineWidth = 2;
-    context.strokeRect(x, y, Math.max(w, 1), Math.max(h, 1));
+    context.strokeRect(x0, y0, Math.max(x1 - x0, 1), Math.max(y1 - y0, 1));
     context.lineWidth = 1;
   }
 
@@ -223,7 +236,7 @@ class BlocksDrawing {
       const [x0, x1] = [Math.max(this.toX(start), GUTTER), Math.min(this.toX(end), edge)];
       if (x1 <= GUTTER || x0 >= edge) continue;
       if (kind === "phase") this.drawPhase(context, name, x0, x1, theme.strips[number++ % 2]);
-      else if (this.toX(start) >= GUTTER) this.drawLine(context, x0, theme.muted, [2, 3], x1 - x0 > 45 ? name : "");
+      else if (this.toX(start) >= GUTTER && this.toX(end) - this.toX(start) > MIN_STEP_PIXELS) this.drawLine(context, x0, theme.muted, [2, 3], x1 - x0 > 45 ? name : "");
     }
     context.globalAlpha = 1;
     for (const [x, color, label] of [[peak[0], theme.text, `peak ${formatBytes(peak[1])}`], [cursor, this.accent(), ""]]) {
