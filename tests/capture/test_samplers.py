@@ -113,11 +113,12 @@ def test_a_drain_gives_only_what_came_since_the_last(started: Callable[..., Samp
 
 
 def test_costly_readings_come_once_a_second(started: Callable[..., Sampler]) -> None:
+    begin = time.monotonic()
     sampler = started()
     wait_for(lambda: num_ticks(sampler) >= 50)
     metrics = sampler.drain()["metric"].to_pylist()
 
-    assert metrics.count("uss_bytes") == metrics.count("children_rss_bytes") == 1
+    assert 1 <= metrics.count("uss_bytes") == metrics.count("children_rss_bytes") <= 1 + (time.monotonic() - begin)
     assert metrics.count("rss_bytes") >= 50
 
 
