@@ -1,14 +1,16 @@
-"""x."""
+"""Monitor: what is the machine doing now?"""
 
-import streamlit as st
-
-from pages.shared import components, navigation, session
+from pages.shared import attach, components, live, navigation
 
 navigation.require_app()
-components.heading("Monitor", "q?")
-st.write(st.context.theme.type, st.query_params.to_dict())
-if "monitor" == "timeline":
-    n = st.slider("At", **session.linked_number("at", 50, 0, 100))
-    st.button("peak", on_click=lambda: session.choose(at="77"))
-    st.button("choose", on_click=lambda: session.choose(recording="abc", job="{}"))
-    st.write("at", n)
+components.heading("Monitor", "What is the machine doing now?")
+
+components.fragment(live.panel, every_seconds=live.REFRESH_SECONDS)
+attach.panel()
+components.how_to_read(
+    """
+- **Memory used** is the machine's memory that a new program could not have; in a container, of the container's share.
+- **Device used** is what the driver says is in use on a GPU: PyTorch's reserved memory, the CUDA context, libraries and other processes.
+- **Recordings in progress** are runs of this dashboard and trainings that write into its folder; their timeline grows with each step.
+"""
+)

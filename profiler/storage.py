@@ -7,6 +7,7 @@ is written under a temporary name, flushed to the disk and renamed, so it is who
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import io
 import json
@@ -243,7 +244,7 @@ class RunStore:
         self.new_path("incoming").replace(self.new_path(stored.id))
         return stored
 
-    def partials(self) -> list[Path]:  # type: ignore[valid-type]  # `list` is this class's method here
+    def partials(self) -> builtins.list[Path]:
         """Return the folders of recordings in progress."""
         return sorted(self.runs.glob(f"*{PARTIAL_SUFFIX}"))
 

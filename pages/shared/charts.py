@@ -33,7 +33,7 @@ def main(recording_id: str, timeline: Timeline) -> None:
         view = _choice("View", "view", _VIEWS)
         axis = _choice("Axis", "axis", _AXES)
         if view == "blocks":
-            layout = _choice("Height", "layout", _LAYOUTS) if has_addresses(timeline) else "stacked"
+            layout: LayoutName = _choice("Height", "layout", _LAYOUTS) if has_addresses(timeline) else "stacked"
         else:
             overlays = _overlays(recording_id, timeline) if axis == "time" else []
     if view == "blocks":
@@ -95,9 +95,12 @@ def _draw_blocks(recording_id: str, timeline: Timeline, axis: Any, layout: Layou
 def _pinned(timeline: Timeline) -> None:
     """Draw the block that was clicked, in a place that is always there."""
     block = session.recall(_PINNED)
-    known = isinstance(block, int) and 0 <= block < len(timeline.blocks)
-    frame = block_table(timeline, np.array([block] if known else [], dtype=np.int64))
-    components.table(frame, key="pinned_block", alt="The block that was clicked", height=80)
+    with st.container(height=90, border=False, key="pinned"):
+        if isinstance(block, int) and 0 <= block < len(timeline.blocks):
+            frame = block_table(timeline, np.array([block]))
+            components.table(frame, key="pinned_block", alt="The block that was clicked", height="content")
+        else:
+            st.caption("Click a block to see what it is; the instant below moves there.")
 
 
 def _nothing() -> None:

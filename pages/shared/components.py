@@ -92,13 +92,15 @@ def table(frame: pd.DataFrame, *, key: str, alt: str, height: int | Literal["aut
 
 
 def _column(name: str) -> Any:
-    label = name.removesuffix("_us").replace("_", " ").capitalize()
-    if name.endswith("bytes"):
-        return st.column_config.NumberColumn(label, format="localized")
+    for unit in ("bytes", "us"):
+        if name.endswith(f"_{unit}"):
+            label = name.removesuffix(f"_{unit}").replace("_", " ").capitalize()
+            return st.column_config.NumberColumn(f"{label} ({unit})", format="localized" if unit == "bytes" else "%.1f")
+    label = name.replace("_", " ").capitalize()
     if name == "share":
         return st.column_config.NumberColumn(label, format="percent")
-    if name.endswith("_us"):
-        return st.column_config.NumberColumn(f"{label} (us)", format="%.1f")
+    if name == "bytes":
+        return st.column_config.NumberColumn(label, format="localized")
     return st.column_config.Column(label, width="small" if name == "fact" else None)
 
 

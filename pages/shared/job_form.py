@@ -35,7 +35,13 @@ def draw() -> Job:
     with model_column:
         model = _model()
     with kind_column:
-        kind = WorkloadKind(str(st.segmented_control("Workload", [k.value for k in WorkloadKind], key="form_kind", required=True)))
+        kind = WorkloadKind(
+            str(
+                st.segmented_control(
+                    "Workload", [k.value for k in WorkloadKind], format_func=str.capitalize, key="form_kind", required=True
+                )
+            )
+        )
     workload, chosen = _sizes(kind)
     with st.expander("More settings"):
         workload |= _details(kind)
@@ -160,7 +166,7 @@ def _details(kind: WorkloadKind) -> dict[str, Any]:
 
 
 def _device() -> str:
-    gpus, _ = session.gpus()
+    gpus = session.machine().latest.gpus
     options = ["cpu", *(f"cuda:{gpu.index}" for gpu in gpus)]
     names = {f"cuda:{gpu.index}": f"GPU {gpu.index}: {gpu.name}" for gpu in gpus}
     if session.recall("form_device") not in options:
@@ -184,7 +190,7 @@ def _option(item: Optimization, parameter: Parameter) -> Any:
     key = f"form_option_{item.name}_{parameter.name}"
     if session.recall(key) is None:
         session.remember(key, parameter.default)
-    label = parameter.name.replace("_", " ").capitalize()
+    label = parameter.name.replace("_", " ")
     if parameter.kind is ParameterKind.CHOICE:
         return st.selectbox(label, parameter.choices, key=key, help=parameter.help)
     if parameter.kind is ParameterKind.BOOLEAN:

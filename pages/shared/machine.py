@@ -26,9 +26,9 @@ def facts() -> None:
 
 
 def _gpus() -> list[tuple[str, str]]:
-    gpus, reasons = session.gpus()
-    rows = [(f"GPU {gpu.index}", f"{gpu.name}{_memory(gpu.used_bytes, gpu.total_bytes)}") for gpu in gpus]
-    return rows or [("GPU", " ".join(reasons))]
+    now = session.machine().latest
+    rows = [(f"GPU {gpu.index}", f"{gpu.name}{_memory(gpu.used_bytes, gpu.total_bytes)}") for gpu in now.gpus]
+    return rows or [("GPU", " ".join(now.reasons))]
 
 
 def _memory(used_bytes: int | None, total_bytes: int | None) -> str:

@@ -38,7 +38,8 @@ def recent() -> None:
     st.subheader("Recent runs", anchor=False)
     for status in statuses:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.page_link("pages/profile.py", label=status.job.title, query_params=session.run_link(status.run_id, status.job))
+            link = session.run_link(status.run_id, status.job)
+            st.button(status.job.title, on_click=session.choose, kwargs=link, type="tertiary", key=f"run_{status.run_id}")
             st.caption(_standing(status))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -17,7 +18,8 @@ from profiler.analysis.blocks import Blocks, Lane
 from profiler.analysis.explain import explain
 from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
-from profiler.capture.nvml import GpuReading, Nvml, NvmlUnavailable
+from profiler.capture.monitor import History
+from profiler.errors import FormatError
 from profiler.figures.theme import ThemeName
 from profiler.jobs.manager import JobManager
 from profiler.recording import Recording
@@ -189,15 +191,25 @@ def jobs() -> JobManager:
     return JobManager(store().home)
 
 
-def gpus() -> tuple[list[GpuReading], list[str]]:
-    """Return a reading of every GPU, and a sentence on each that cannot be read."""
-    driver = _driver()
-    return ([], [driver.reason]) if isinstance(driver, NvmlUnavailable) else (driver.read(), driver.reasons)
-
-
 @st.cache_resource
-def _driver() -> Nvml | NvmlUnavailable:
-    return Nvml.open()
+def machine() -> History:
+    """Return the last minutes of this machine, read by one thread for all sessions."""
+    return History()
+
+
+def partial_timeline(folder: Path) -> Timeline | None:
+    """Return what a recording in progress holds so far; None before its first step is written, or once it was closed."""
+    try:
+        parts = sorted(path.name for path in folder.glob("events-*.parquet"))
+        return _partial_timeline(folder, parts[-1]) if parts else None
+    except FormatError:
+        return None
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _partial_timeline(folder: Path, newest_part: str) -> Timeline:
+    del newest_part
+    return Timeline.of(read_recording(folder))
 
 
 kept = st.cache_resource(max_entries=32, show_spinner=False)
