@@ -248,7 +248,23 @@ class Metadata:
         """
         known = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in data.items() if name in known}
-        return cls(**{**values, "provenance": Provenance(data["provenance"])})
+        metadata = cls(**{**values, "provenance": Provenance(data["provenance"])})
+        metadata._check_types()
+        return metadata
+
+    def _check_types(self) -> None:
+        """Refuse a field of the wrong kind: manifests come from outside."""
+        texts = [self.title, self.engine, self.created, self.id, *self.warnings]
+        maps = [self.versions, self.device, self.host, self.overhead, self.facts, {} if self.job is None else self.job]
+        numbers = [self.warmup_steps, *self.overhead.values()]
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(item, dict) for item in maps)
+            and all(isinstance(number, (int, float)) for number in numbers)
+            and isinstance(self.warnings, list)
+            and (self.key is None or isinstance(self.key, str))
+        ):
+            raise ValueError("a field is of the wrong kind")
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,12 +27,15 @@ import pyarrow.parquet as pq
 
 from profiler.errors import FormatError, StorageError
 from profiler.recording import SCHEMA_VERSION, TABLES, Metadata, Recording
+from profiler.units import GIB, MIB
 
 SUFFIX = ".headroom"
 PARTIAL_SUFFIX = ".partial"
 _MANIFEST = "manifest.json"
-_MAX_MANIFEST_BYTES = 16 * 1024**2
-_MAX_TABLE_BYTES = 8 * 1024**3
+_MAX_MANIFEST_BYTES = 16 * MIB
+_MAX_TABLE_BYTES = 4 * GIB
+_MAX_ROWS = 20_000_000
+"""Some 2,000 training steps; a table of more rows than this would need gigabytes of memory, however small its file is."""
 _ROW_GROUP = 262_144
 
 LABELS = pa.schema(
@@ -367,10 +370,12 @@ def _read_table(archive: zipfile.ZipFile, table: str, name: str) -> pa.Table:
     schema = TABLES[table]
     try:
         member = archive.getinfo(f"{table}.parquet")
-        if member.file_size > _MAX_TABLE_BYTES:
-            raise FormatError(f"{name}: table {table} has {member.file_size:,} bytes. At most {_MAX_TABLE_BYTES:,} are read.")
-        content = pq.read_table(pa.BufferReader(archive.read(member)))
-        return content.select(schema.names).cast(schema)
+        if member.file_size > _MAX_TABLE_BYTES or member.compress_type != zipfile.ZIP_STORED:
+            raise FormatError(f"{name}: table {table} is compressed by the zip or has over {_MAX_TABLE_BYTES:,} bytes. It is not opened.")
+        parquet = pq.ParquetFile(pa.BufferReader(archive.read(member)))
+        if parquet.metadata.num_rows > _MAX_ROWS:
+            raise FormatError(f"{name}: table {table} has {parquet.metadata.num_rows:,} rows. At most {_MAX_ROWS:,} are read.")
+        return parquet.read(columns=schema.names).select(schema.names).cast(schema)
     except (KeyError, zipfile.BadZipFile, NotImplementedError, pa.ArrowException, OSError, EOFError) as error:
         raise FormatError(f"{name}: table {table} is missing or damaged ({error}). Record it again or use another copy.") from error
 

@@ -274,6 +274,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_runs(tmp_path: 
         raise AssertionError("the block must not run")
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_a_thousand_steps(tmp_path: Path) -> None:
     model = Mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -314,17 +315,18 @@ def run_script(tmp_path: Path, *arguments: str, **environment: str) -> subproces
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(SCRIPT))
     command = [sys.executable, "-m", "profiler", "record", "--out", str(tmp_path / "script.headroom"), str(script), *arguments]
+    inherited = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment, cwd=Path(__file__).parents[2]
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=inherited | environment, cwd=Path(__file__).parents[2]
     )
 
 
 def test_a_script_is_recorded_and_nothing_of_kineto_is_on_stderr(tmp_path: Path) -> None:
-    process = run_script(tmp_path, "3", "0", KINETO_LOG_LEVEL="")
+    process = run_script(tmp_path, "3", "0")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "trained" in out
-    assert "STAGE" not in err
+    assert not [line for line in err.splitlines() if "profiler" in line.lower() or "kineto" in line.lower()]
     assert summarize(read_recording(tmp_path / "script.headroom"))["steps"] == [0, 1, 2]
 
 
