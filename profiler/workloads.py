@@ -70,7 +70,7 @@ def run(job: Job, setup: Setup, observer: Observer, *, read_loss: Callable[[Tens
         SpecError: the model cannot be built, or cannot run this workload.
     """
     facts = facts_of(job.model)
-    check_workload(facts, job.workload)
+    check_workload(facts, job.workload, job.model.name)
     torch.manual_seed(job.workload.seed)
     with observer.phase(Phase.BUILD):
         model = _built_model(job, setup)

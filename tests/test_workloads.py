@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 
 from profiler.errors import SpecError
@@ -296,6 +297,16 @@ def test_an_engine_without_values_tells_no_loss() -> None:
     assert listen(job(), read_loss=lambda loss: None).losses == []
 
 
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-t5", "tiny-mixtral", "tiny-lstm"])
+def test_the_same_statements_run_on_tensors_without_values(name: str) -> None:
+    wanted = job(Model(name=name), "bf16", seq=16)
+    with FakeTensorMode():
+        fake = listen(wanted, read_loss=lambda loss: None)
+    real = listen(wanted)
+    assert fake.said == real.said
+    assert [inputs["input_ids"].shape for inputs in fake.inputs] == [inputs["input_ids"].shape for inputs in real.inputs]
+
+
 def test_training_without_an_optimizer_is_refused() -> None:
     with pytest.raises(SpecError, match="Training needs an optimizer"):
         listen(job(), setup=Setup())
@@ -304,7 +315,7 @@ def test_training_without_an_optimizer_is_refused() -> None:
 def test_a_workload_that_the_model_cannot_run_is_refused_before_anything_is_built() -> None:
     listener = Listener()
     impossible = job(seq=33)
-    with pytest.raises(SpecError, match="seq=33; gpt2 has 32 positions"):
+    with pytest.raises(SpecError, match="seq=33; small has 32 positions"):
         run(impossible, setup_for(job()), listener)
     with pytest.raises(SpecError, match="cannot decode"):
         run(replace(job(kind="decode"), model=Model(name="tiny-bert")), Setup(), listener)

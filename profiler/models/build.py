@@ -60,9 +60,12 @@ def build_model(model: Model, dtype: torch.dtype = torch.float32, device: str | 
         SpecError: the name is not in the catalogue, or the configuration cannot be built.
     """
     device = torch.device(device)
-    with torch.device("meta" if device.type == "meta" else "cpu"):
-        module = _build(model, dtype)
-    return module.to(device)
+    if device.type == "meta":
+        return _build_on_meta(model, dtype)
+    if model.config is not None:
+        _build_on_meta(model, dtype)  # what fails there is the configuration's fault; what fails below, such as for memory, is not
+    module = _build(model, dtype)
+    return module if device.type == "cpu" else module.to(device)
 
 
 def inspect_model(model: Model) -> ModelFacts:
@@ -82,16 +85,21 @@ def inspect_model(model: Model) -> ModelFacts:
     )
 
 
-def _build(model: Model, dtype: torch.dtype) -> nn.Module:
-    config, facts = config_of(model), facts_of(model)
+def _build_on_meta(model: Model, dtype: torch.dtype) -> nn.Module:
     try:
-        if facts.head is Head.RECURRENT:
-            return RecurrentLM(config).to(dtype)
-        module: nn.Module = _AUTO_MODELS[facts.head].from_config(_transformers_config(model.name, config), dtype=dtype)
+        with torch.device("meta"):
+            return _build(model, dtype)
     except SpecError:
         raise
     except _BUILD_ERRORS as error:
         raise SpecError(f"{model.name} cannot be built from its configuration: {_one_line(error)} Correct it and try again.") from error
+
+
+def _build(model: Model, dtype: torch.dtype) -> nn.Module:
+    config, facts = config_of(model), facts_of(model)
+    if facts.head is Head.RECURRENT:
+        return RecurrentLM(config, dtype)
+    module: nn.Module = _AUTO_MODELS[facts.head].from_config(_transformers_config(model.name, config), dtype=dtype)
     return module
 
 

@@ -158,19 +158,19 @@ def head_of(config: Mapping[str, Any]) -> Head:
     return Head.CAUSAL_LM
 
 
-def check_workload(facts: ConfigFacts, workload: Workload) -> None:
-    """Refuse a workload that the model cannot run.
+def check_workload(facts: ConfigFacts, workload: Workload, name: str) -> None:
+    """Refuse a workload that the model called ``name`` cannot run.
 
     Raises:
         SpecError: a sequence is longer than the model's positions, or the model cannot make tokens one by one.
     """
     decode = workload.kind is WorkloadKind.DECODE
     if decode and facts.head is Head.MASKED_LM:
-        raise SpecError(f"{facts.model_type} is an encoder: it cannot decode. Use prefill or train, or a model such as gpt2.")
+        raise SpecError(f"{name} is an encoder: it cannot decode. Use prefill or train, or a model such as gpt2.")
     tokens = workload.seq + (workload.new_tokens if decode else 0)
     if facts.max_positions is not None and tokens > facts.max_positions:
         asked = f"seq={workload.seq} and new_tokens={workload.new_tokens} make {tokens:,} tokens" if decode else f"seq={tokens:,}"
-        raise SpecError(f"{asked}; {facts.model_type} has {facts.max_positions:,} positions. Choose a shorter sequence or a longer model.")
+        raise SpecError(f"{asked}; {name} has {facts.max_positions:,} positions. Choose a shorter sequence, or a model with more.")
 
 
 def _spelled(config: Mapping[str, Any], fact: str) -> str | None:

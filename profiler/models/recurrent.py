@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,18 +34,20 @@ class RecurrentLM(nn.Module):
 
     Args:
         config: ``model_type`` (lstm or gru), ``vocab_size``, ``embedding_size``, ``hidden_size``, ``num_hidden_layers``, ``dropout``.
+        dtype: of the parameters.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         vocab_size, hidden_size = config["vocab_size"], config["hidden_size"]
         embedding_size = config.get("embedding_size", hidden_size)
         num_layers, dropout = config["num_hidden_layers"], config.get("dropout", 0.0)
         layers = nn.LSTM if config["model_type"] == "lstm" else nn.GRU
         self.dropout = nn.Dropout(dropout)
-        self.embedding = nn.Embedding(vocab_size, embedding_size)
-        self.layers = layers(embedding_size, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0, batch_first=True)
-        self.output = nn.Linear(hidden_size, vocab_size)
+        self.embedding = nn.Embedding(vocab_size, embedding_size, dtype=dtype)
+        between_layers = dropout if num_layers > 1 else 0.0
+        self.layers = layers(embedding_size, hidden_size, num_layers, dropout=between_layers, batch_first=True, dtype=dtype)
+        self.output = nn.Linear(hidden_size, vocab_size, dtype=dtype)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the layer that turns token ids into vectors."""

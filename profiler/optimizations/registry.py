@@ -58,8 +58,8 @@ def validate(job: Job) -> Job:
     Raises:
         SpecError: an optimization or option is not known or does not fit, two exclude each other, or the model cannot run the workload.
     """
-    check_workload(facts_of(job.model), job.workload)
-    toggles = [_canonical(toggle) for toggle in job.toggles]
+    check_workload(facts_of(job.model), job.workload, job.model.name)
+    toggles = list(dict.fromkeys(map(_canonical, job.toggles)))
     _check_exclusive(toggles)
     for toggle in toggles:
         reason = REGISTRY[toggle.name].refusal(job)
@@ -113,7 +113,7 @@ def _check_exclusive(toggles: list[Toggle]) -> None:
         family = REGISTRY[toggle.name].family
         if family.exclusive and family in taken:
             raise SpecError(
-                f"{taken[family]} and {toggle.name} are both switched on; of {family.label.lower()} there is one at a time. Switch one off."
+                f"{taken[family]} and {toggle.name} are both switched on, but a run has one {family.label.lower()}. Switch one off."
             )
         taken[family] = toggle.name
 

@@ -103,22 +103,22 @@ def test_a_sliding_window_that_is_switched_off_is_none() -> None:
 def test_a_sequence_longer_than_the_positions_is_refused_naming_both() -> None:
     message = r"^seq=1,025; gpt2 has 1,024 positions\. Choose"
     with pytest.raises(SpecError, match=message):
-        check_workload(entry("gpt2").facts, Workload(seq=1025))
-    check_workload(entry("gpt2").facts, Workload(seq=1024))
+        check_workload(entry("gpt2").facts, Workload(seq=1025), "gpt2")
+    check_workload(entry("gpt2").facts, Workload(seq=1024), "gpt2")
 
 
 def test_new_tokens_take_positions_too() -> None:
     workload = Workload(kind=WorkloadKind.DECODE, seq=1000, new_tokens=25)
     with pytest.raises(SpecError, match=r"^seq=1000 and new_tokens=25 make 1,025 tokens; gpt2 has 1,024 positions\."):
-        check_workload(entry("gpt2").facts, workload)
-    check_workload(entry("gpt2").facts, Workload(kind=WorkloadKind.DECODE, seq=1000, new_tokens=24))
+        check_workload(entry("gpt2").facts, workload, "gpt2")
+    check_workload(entry("gpt2").facts, Workload(kind=WorkloadKind.DECODE, seq=1000, new_tokens=24), "gpt2")
 
 
 @pytest.mark.parametrize("name", ["t5-small", "lstm"])
 def test_relative_positions_and_recurrence_set_no_limit(name: str) -> None:
-    check_workload(entry(name).facts, Workload(seq=100_000))
+    check_workload(entry(name).facts, Workload(seq=100_000), name)
 
 
 def test_an_encoder_refuses_to_decode() -> None:
-    with pytest.raises(SpecError, match="bert is an encoder: it cannot decode"):
-        check_workload(entry("bert-base").facts, Workload(kind=WorkloadKind.DECODE))
+    with pytest.raises(SpecError, match="bert-base is an encoder: it cannot decode"):
+        check_workload(entry("bert-base").facts, Workload(kind=WorkloadKind.DECODE), "bert-base")

@@ -64,6 +64,10 @@ def test_an_alias_is_the_same_job_as_the_name(text: str) -> None:
     assert validate(job(text)).id == validate(job("bfloat16")).id
 
 
+def test_the_same_toggle_twice_is_one_toggle() -> None:
+    assert texts(validate(job("bf16", "bfloat16"))) == ["adamw", "bfloat16"]
+
+
 def test_an_option_at_its_default_is_the_same_job_as_none() -> None:
     assert texts(validate(job("sgd:momentum=0", "fp32"))) == ["float32", "sgd"]
     assert texts(validate(job("sgd:momentum=9e-1,lr=0.01"))) == ["float32", "sgd:momentum=0.9"]
@@ -92,10 +96,10 @@ def test_validating_again_changes_nothing() -> None:
         (job("sgd:momentum=much"), "momentum=much is not possible."),
         (job("adamw:implementation=fast"), "Unknown implementation 'fast'."),
         (job("rmsprop:centered=1"), "centered=1 is not possible. Use true or false."),
-        (job("adam", "sgd"), "adam and sgd are both switched on; of optimizer there is one at a time. Switch one off."),
-        (job("bf16", "bf16"), "bfloat16 and bfloat16 are both switched on"),
+        (job("adam", "sgd"), "adam and sgd are both switched on, but a run has one optimizer. Switch one off."),
+        (job("sgd", "sgd:lr=0.5"), "sgd and sgd are both switched on, but a run has one optimizer."),
         (job("adamw", kind="prefill"), "adamw has no effect in prefill: optimizer is for train. Switch it off."),
-        (job(seq=5000), "seq=5,000; gpt2 has 1,024 positions."),
+        (job(seq=5000), "seq=5,000; tiny-gpt2 has 1,024 positions."),
         (Job(model=Model(name="gpt3")), "Unknown model 'gpt3'. Did you mean 'gpt2'?"),
     ],
 )
