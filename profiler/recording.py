@@ -254,17 +254,11 @@ class Metadata:
 
     def _check_types(self) -> None:
         """Refuse a field of the wrong kind: manifests come from outside."""
-        texts = [self.title, self.engine, self.created, self.id, *self.warnings]
-        maps = [self.versions, self.device, self.host, self.overhead, self.facts, {} if self.job is None else self.job]
-        numbers = [self.warmup_steps, *self.overhead.values()]
-        if not (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(item, dict) for item in maps)
-            and all(isinstance(number, (int, float)) for number in numbers)
-            and isinstance(self.warnings, list)
-            and (self.key is None or isinstance(self.key, str))
-        ):
-            raise ValueError("a field is of the wrong kind")
+        kinds = {str: "title engine created id", dict: "versions device host overhead facts", list: "warnings", int: "warmup_steps"}
+        wrong = [name for kind, names in kinds.items() for name in names.split() if not isinstance(getattr(self, name), kind)]
+        wrong += [name for name, kind in (("job", dict), ("key", str)) if not isinstance(getattr(self, name), (kind, type(None)))]
+        if wrong or not all(isinstance(warning, str) for warning in self.warnings):
+            raise ValueError(f"{(wrong or ['warnings'])[0]} is of the wrong kind")
 
 
 @dataclass(frozen=True, eq=False)

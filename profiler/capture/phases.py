@@ -19,8 +19,12 @@ def phase_intervals(raw: RawWindow) -> list[Interval]:
     forward and the backward that follows belongs to the forward, since the loss is made there.
     """
     marked = [interval for interval in raw.intervals if interval.kind == "phase"]
-    derived = [piece for interval in _derived(raw) for piece in _outside(interval, marked)]
+    derived = [found for found in _derived(raw) if not any(_overlap(found, mark) for mark in marked)]
     return sorted([*marked, *derived], key=lambda interval: interval.start_ns)
+
+
+def _overlap(first: Interval, second: Interval) -> bool:
+    return first.start_ns < second.end_ns and second.start_ns < first.end_ns
 
 
 def outermost(intervals: Iterable[Interval]) -> list[Interval]:
@@ -30,18 +34,6 @@ def outermost(intervals: Iterable[Interval]) -> list[Interval]:
         if not result or interval.start_ns >= result[-1].end_ns:
             result.append(interval)
     return result
-
-
-def _outside(interval: Interval, marked: list[Interval]) -> list[Interval]:
-    """Return the pieces of ``interval`` that no mark covers."""
-    pieces = []
-    begin = interval.start_ns
-    for mark in marked:
-        if mark.end_ns > begin and mark.start_ns < interval.end_ns:
-            if mark.start_ns > begin:
-                pieces.append(interval._replace(start_ns=begin, end_ns=mark.start_ns))
-            begin = mark.end_ns
-    return [*pieces, interval._replace(start_ns=begin)] if begin < interval.end_ns else pieces
 
 
 def _derived(raw: RawWindow) -> list[Interval]:

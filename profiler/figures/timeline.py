@@ -143,6 +143,7 @@ def _peak(timeline: Timeline, rows: Array, scale: _Scale, theme: Theme) -> go.Sc
         cliponaxis=False,
         hoverinfo="skip",
         showlegend=False,
+        unselected={"marker": {"opacity": 1}, "textfont": {"color": theme.text}},
     )
 
 
@@ -165,4 +166,6 @@ def _allocated(timeline: Timeline, rows: Array, x: Array, theme: Theme) -> go.Sc
         customdata=places,
         hovertemplate="%{y:,.0f} B, %{customdata}",
         showlegend=False,
+        selected={"marker": {"opacity": 0}},
+        unselected={"marker": {"opacity": 0}},
     )
