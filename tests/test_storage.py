@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from profiler import storage
 from profiler.errors import FormatError, StorageError
 from profiler.recording import TABLES, Phase, Recording, Role
 from profiler.storage import (
     LABELS,
     RecordingWriter,
     RunStore,
+    file,
     merge_labels,
     read_metadata,
     read_recording,
@@ -134,7 +134,7 @@ def test_a_zip_bomb_and_a_table_of_too_many_rows_are_not_opened(tmp_path: Path, 
             archive.writestr(name, data)
     with pytest.raises(FormatError, match="is compressed by the zip"):
         read_recording(path)
-    monkeypatch.setattr(storage, "_MAX_ROWS", 2)
+    monkeypatch.setattr(file, "_MAX_ROWS", 2)
     write_recording(small, path)
     with pytest.raises(FormatError, match="table events has 3 rows. At most 2 are read"):
         read_recording(path)
@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_no_half_written_file(tmp_path: Path, small: Recordin
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(file.os, "fsync", full)
     with pytest.raises(StorageError, match="No space left on device. Free space there, or choose another folder"):
         write_recording(small, tmp_path / "full.headroom")
     assert list(tmp_path.iterdir()) == []

@@ -19,8 +19,10 @@ def phase_intervals(raw: RawWindow) -> list[Interval]:
     forward and the backward that follows belongs to the forward, since the loss is made there.
     """
     marked = [interval for interval in raw.intervals if interval.kind == "phase"]
-    derived = [found for found in _derived(raw) if not any(_overlap(found, mark) for mark in marked)]
-    return sorted([*marked, *derived], key=lambda interval: interval.start_ns)
+    parts = outermost(part for interval in raw.intervals if (part := _part(interval)))
+    derived = [part for part in parts if not any(_overlap(part, mark) for mark in marked)]
+    phases = _joined(sorted([*marked, *derived], key=lambda interval: interval.start_ns))
+    return [phase._replace(kind="phase") for phase in phases]
 
 
 def _overlap(first: Interval, second: Interval) -> bool:
@@ -36,28 +38,28 @@ def outermost(intervals: Iterable[Interval]) -> list[Interval]:
     return result
 
 
-def _derived(raw: RawWindow) -> list[Interval]:
-    parts = outermost(part for interval in raw.intervals if (part := _part(interval)))
-    merged: list[Interval] = []
+def _joined(parts: list[Interval]) -> list[Interval]:
+    """Return the parts with neighbours of one derived phase joined, and a derived forward reaching to the backward that follows."""
+    joined: list[Interval] = []
     for part in parts:
-        last = merged[-1] if merged else None
-        if last and last.name == part.name:
-            merged[-1] = last._replace(end_ns=part.end_ns)
+        last = joined[-1] if joined else None
+        if last and last.kind == part.kind == "derived" and last.name == part.name:
+            joined[-1] = last._replace(end_ns=part.end_ns)
             continue
-        if last and last.name == Phase.FORWARD and part.name == Phase.BACKWARD:
-            merged[-1] = last._replace(end_ns=part.start_ns)
-        merged.append(part)
-    return merged
+        if last and last.kind == "derived" and last.name == Phase.FORWARD and part.name == Phase.BACKWARD:
+            joined[-1] = last._replace(end_ns=part.start_ns)
+        joined.append(part)
+    return joined
 
 
 def _part(interval: Interval) -> Interval | None:
     if interval.kind == "module":
-        return interval._replace(kind="phase", name=Phase.FORWARD)
+        return interval._replace(kind="derived", name=Phase.FORWARD)
     if interval.kind == "node":
-        return interval._replace(kind="phase", name=Phase.BACKWARD)
+        return interval._replace(kind="derived", name=Phase.BACKWARD)
     if interval.kind == "torch":
         phase = next((phase for prefix, phase in _TORCH_PHASES.items() if interval.name.startswith(prefix)), None)
-        return interval._replace(kind="phase", name=phase) if phase else None
+        return interval._replace(kind="derived", name=phase) if phase else None
     return None
 
 

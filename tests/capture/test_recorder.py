@@ -184,18 +184,18 @@ def test_offloaded_copies_are_activations(tmp_path: Path) -> None:
 
 def test_what_existed_before_is_counted_and_its_end_is_seen(tmp_path: Path) -> None:
     model = Mlp()
-    kept = torch.ones(1000)
-    dropped = torch.ones(500)
+    kept = torch.ones(10_007)
+    dropped = torch.ones(5_003)
     with record(tmp_path / "before", model=model):
         del dropped
         torch.ones(1)
     events = read_recording(tmp_path / "before.headroom").events.to_pandas()
     sizes = events[events.action == "preexisting"].requested_bytes.tolist()
-    assert {4000, 2000, 8 * 16 * 4, 16 * 4} <= set(sizes)
+    assert {40_028, 20_012, 8 * 16 * 4, 16 * 4} <= set(sizes)
     freed = events[events.action == "free_completed"].requested_bytes.tolist()
-    assert 2000 in freed
-    assert 4000 not in freed
-    assert kept.numel() == 1000
+    assert 20_012 in freed
+    assert 40_028 not in freed
+    assert kept.numel() == 10_007
 
 
 def test_batches_from_foreign_memory_come_and_go(tmp_path: Path) -> None:

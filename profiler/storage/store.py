@@ -1,0 +1,85 @@
+"""The run store: a folder of recording files, listed and searched."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from profiler.errors import FormatError, StorageError
+from profiler.recording import Metadata, Recording
+from profiler.storage.file import SUFFIX, not_written, read_metadata, write_recording
+from profiler.storage.partial import PARTIAL_SUFFIX
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One entry of the run store."""
+
+    path: Path
+    metadata: Metadata
+    size_bytes: int
+
+
+class RunStore:
+    """A folder of recording files; its listing is rebuilt from the files.
+
+    Args:
+        home: the folder; by default ``$HEADROOM_HOME``, else ``.headroom``.
+    """
+
+    def __init__(self, home: Path | str | None = None) -> None:
+        self.home = Path(home or os.environ.get("HEADROOM_HOME") or ".headroom")
+        self.runs = self.home / "runs"
+        self._known: dict[Path, tuple[int, StoredRun]] = {}
+
+    def list(self) -> list[StoredRun]:
+        """Return the runs, newest first; files that cannot be read are left out."""
+        entries = [entry for path in self.runs.glob(f"*{SUFFIX}") if (entry := self._entry(path))]
+        return sorted(entries, key=lambda entry: entry.metadata.created, reverse=True)
+
+    def find(self, run_id: str) -> StoredRun | None:
+        """Return the run with this id, or None."""
+        return next((entry for entry in self.list() if entry.metadata.id == run_id), None)
+
+    def find_key(self, key: str) -> StoredRun | None:
+        """Return the newest complete run that was stored under ``key``, or None."""
+        return next((e for e in self.list() if e.metadata.key == key and e.metadata.complete), None)
+
+    def new_path(self, name: str) -> Path:
+        """Return the path of a new run's file; the folder is made.
+
+        Raises:
+            StorageError: the store is read-only or full.
+        """
+        try:
+            self.runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(self.runs, error) from error
+        return self.runs / f"{name}{SUFFIX}"
+
+    def add(self, recording: Recording) -> Recording:
+        """Store a recording under its content hash and return it with its id.
+
+        Raises:
+            StorageError: the store is read-only or full.
+        """
+        stored = write_recording(recording, self.new_path("incoming"))
+        self.new_path("incoming").replace(self.new_path(stored.id))
+        return stored
+
+    def partials(self) -> builtins.list[Path]:
+        """Return the folders of recordings in progress."""
+        return sorted(self.runs.glob(f"*{PARTIAL_SUFFIX}"))
+
+    def _entry(self, path: Path) -> StoredRun | None:
+        try:
+            status = path.stat()
+            known = self._known.get(path)
+            if known is None or known[0] != status.st_mtime_ns:
+                known = (status.st_mtime_ns, StoredRun(path, read_metadata(path), status.st_size))
+                self._known[path] = known
+            return known[1]
+        except (StorageError, FormatError, OSError):
+            return None
