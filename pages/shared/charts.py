@@ -13,11 +13,11 @@ from profiler.analysis.layout import LayoutName, has_addresses
 from profiler.analysis.samples import Series, memory_series
 from profiler.analysis.timeline import Timeline
 from profiler.analysis.view import view_blocks
-from profiler.figures.payload import blocks_payload, canvas_source
+from profiler.figures.payload import blocks_payload, canvas_source, event_of, window_of
 from profiler.figures.timeline import timeline_figure
 from profiler.recording import HOST
 
-_FIGURE, _PINNED = "timeline_figure", "pinned"
+_FIGURE, _BLOCKS, _PINNED = "timeline_figure", "timeline_blocks", "pinned_block_place"
 _NOTHING = "Nothing"
 _DWARFS = 2
 """A reading over so many times the peak would press the categories flat."""
@@ -37,7 +37,7 @@ def main(recording_id: str, timeline: Timeline) -> None:
         else:
             overlays = _overlays(recording_id, timeline) if axis == "time" else []
     if view == "blocks":
-        _draw_blocks(recording_id, timeline, axis, layout)
+        _draw_blocks(timeline, axis, layout)
     else:
         _draw_categories(timeline, axis, overlays)
 
@@ -78,16 +78,15 @@ def instant_of(timeline: Timeline) -> int:
     return min(int(text), timeline.num_events - 1) if text.isdecimal() else timeline.peak_event
 
 
-def _draw_blocks(recording_id: str, timeline: Timeline, axis: Any, layout: LayoutName) -> None:
-    key = f"blocks_{recording_id}_{timeline.lane.label}_{axis}_{layout}"
-    window = session.recall(key, {}).get("view") or {}
-    view = view_blocks(timeline, window.get("start"), window.get("end"), axis=axis, layout=layout)
+def _draw_blocks(timeline: Timeline, axis: Any, layout: LayoutName) -> None:
+    start, end = window_of(timeline, axis, session.recall(_BLOCKS, {}).get("view"))
+    view = view_blocks(timeline, start, end, axis=axis, layout=layout)
     data = blocks_payload(timeline, view, theme=session.theme(), cursor=instant_of(timeline))
-    result = _canvas(data=data, key=key, default={"view": None}, on_view_change=_nothing, on_pick_change=_nothing)
-    pick = result.get("pick")
-    if pick:
-        session.remember(_PINNED, pick.get("block"))
-        session.choose(at=str(int(pick["event"])))
+    result = _canvas(data=data, key=_BLOCKS, default={"view": None}, on_view_change=_nothing, on_pick_change=_nothing)
+    event = event_of(timeline, axis, result.get("pick"))
+    if event is not None:
+        session.remember(_PINNED, result["pick"]["block"])
+        session.choose(at=str(event))
     st.caption(f"Blocks of {timeline.lane.label}, {timeline.metadata.provenance.value}; {view.statement}.")
     _pinned(timeline)
 

@@ -34,10 +34,9 @@ class Entry:
         return f"{self.metadata.title} ({self.metadata.created[:16].replace('T', ' ')})"
 
 
-@cache
-def samples(folder: Path = SAMPLES) -> tuple[Entry, ...]:
+def samples() -> tuple[Entry, ...]:
     """Return the sample recordings by name; files that cannot be read are left out."""
-    return tuple(entry for path in sorted(folder.glob(f"*{SUFFIX}")) if (entry := _sample(path)))
+    return _read_samples(SAMPLES)
 
 
 def entries(store: RunStore) -> list[Entry]:
@@ -45,6 +44,11 @@ def entries(store: RunStore) -> list[Entry]:
     runs = [Entry(run.path, run.metadata, is_sample=False) for run in store.list()]
     shipped = {entry.id: entry for entry in samples()}
     return [run for run in runs if run.id not in shipped] + list(shipped.values())
+
+
+@cache
+def _read_samples(folder: Path) -> tuple[Entry, ...]:
+    return tuple(entry for path in sorted(folder.glob(f"*{SUFFIX}")) if (entry := _sample(path)))
 
 
 def _sample(path: Path) -> Entry | None:

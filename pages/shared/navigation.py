@@ -32,7 +32,7 @@ def show() -> None:
 
 def run(page: Page) -> None:
     """Run a page; a refused input is shown in its place."""
-    with components.refusals_shown():
+    with session.through_app(), components.refusals_shown():
         page.run()
 
 
@@ -41,6 +41,6 @@ def require_app() -> None:
 
     While a ``pages`` folder lies beside app.py, Streamlit does so for the first session after a start, until navigation was called once.
     """
-    if not session.has_begun():
+    if not session.came_through_app():
         st.navigation(pages(), position="hidden")
         st.rerun()

@@ -7,7 +7,8 @@ reload therefore need no code of their own. The session remembers each page's la
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from profiler.storage import RunStore, read_recording
 
 _VISITED = "headroom_visited"
 _PAGE = "headroom_page"
+_THROUGH_APP = "headroom_through_app"
 _MAX_OPEN = 4
 """Recordings kept in memory; one of a million events takes about 300 MB."""
 
@@ -39,9 +41,19 @@ def begin(page: str) -> None:
     st.session_state.setdefault(_VISITED, {})[page] = st.query_params.to_dict()
 
 
-def has_begun() -> bool:
-    """Return whether this session went through `begin`."""
-    return _VISITED in st.session_state
+@contextmanager
+def through_app() -> Iterator[None]:
+    """Mark that app.py runs the page, for as long as it does."""
+    st.session_state[_THROUGH_APP] = True
+    try:
+        yield
+    finally:
+        st.session_state.pop(_THROUGH_APP, None)
+
+
+def came_through_app() -> bool:
+    """Return whether app.py runs the page, rather than Streamlit the page's file."""
+    return _THROUGH_APP in st.session_state
 
 
 def last_address(page: str) -> dict[str, str]:
