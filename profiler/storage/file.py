@@ -26,7 +26,7 @@ from profiler.units import GIB, MIB
 
 SUFFIX = ".headroom"
 MANIFEST = "manifest.json"
-__MAX_MANIFEST_BYTES = 16 * MIB
+_MAX_MANIFEST_BYTES = 16 * MIB
 _MAX_TABLE_BYTES = 4 * GIB
 _MAX_ROWS = 20_000_000
 """Some 2,000 training steps; a table of more rows than this would need gigabytes of memory, however small its file is."""
@@ -167,7 +167,7 @@ def _open_zip(file: IO[bytes], name: str) -> zipfile.ZipFile:
 
 def _read_manifest(archive: zipfile.ZipFile, name: str) -> Metadata:
     try:
-        if archive.getinfo(MANIFEST).file_size > __MAX_MANIFEST_BYTES:
+        if archive.getinfo(MANIFEST).file_size > _MAX_MANIFEST_BYTES:
             raise FormatError(f"{name}: its manifest is larger than any that Headroom writes. The file is not opened.")
         manifest = json.loads(archive.read(MANIFEST))
         version = manifest["headroom"]
