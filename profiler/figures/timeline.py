@@ -162,7 +162,8 @@ def _allocated(timeline: Timeline, rows: Array, x: Array, theme: Theme) -> go.Sc
         y=exact_numbers(timeline.total[rows]),
         mode="lines+markers",
         line={"shape": "hv", "width": 1, "color": theme.text},
-        marker={"size": 9, "opacity": 0, "color": theme.text},
+        # Markers of 6 pixels: with larger ones plotly gives a click to another trace, which has no points to select.
+        marker={"size": 6, "opacity": 0, "color": theme.text},
         customdata=places,
         hovertemplate="%{y:,.0f} B, %{customdata}",
         showlegend=False,
