@@ -96,6 +96,7 @@ class _JobObserver:
         self._step = index
         yield
         if index == self._num_steps - 1:
+            self._progress(Progress(self._num_steps, self._num_steps, "saving", self._recorder.allocated_bytes))
             self._recorder.pause()  # before the model is let go: the recording ends with what is alive between steps
 
     def built(self, model: nn.Module, optimizer: Optimizer | None) -> None:

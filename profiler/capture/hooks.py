@@ -17,7 +17,7 @@ from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from profiler.capture.convert import Structure
-from profiler.capture.notes import Label, Note, Notebook, label, plain_tensors, tensors_in
+from profiler.capture.notes import Label, Note, Notebook, label, place_of, plain_tensors, tensors_in
 from profiler.recording import Role
 
 
@@ -43,14 +43,15 @@ class Hooks:
         self.optimizer_stepped = False
         """Set by every optimizer's step, for the recorder to read and reset."""
 
-    def install(self) -> None:
-        """Put all hooks in place."""
+    def install(self, *, saved_tensors: bool) -> None:
+        """Put all hooks in place; those on tensors saved for backward only if ``saved_tensors``."""
         add = self._cleanup.callback
         add(module_hooks.register_module_forward_pre_hook(self._enter).remove)
         add(module_hooks.register_module_forward_hook(self._leave, always_call=True).remove)
         add(register_optimizer_step_post_hook(self._after_step).remove)
-        self._cleanup.enter_context(saved_tensors_hooks(self._saved, _same))
-        self._cleanup.enter_context(_watch_inner_saved_hooks(self._saved_by_inner))
+        if saved_tensors:
+            self._cleanup.enter_context(saved_tensors_hooks(self._saved, _same))
+            self._cleanup.enter_context(_watch_inner_saved_hooks(self._saved_by_inner))
 
     def remove(self) -> None:
         """Take all hooks away."""
@@ -94,9 +95,8 @@ class Hooks:
     def watch(self, tensor: torch.Tensor) -> None:
         """Note the moment at which the tensor's memory is let go."""
         for inner in plain_tensors(tensor):
-            storage = inner.untyped_storage()
-            pointer = storage.data_ptr()
-            if pointer and pointer not in self._watched:
+            storage, pointer = place_of(inner)
+            if storage is not None and pointer not in self._watched:
                 self._watched[pointer] = weakref.ref(storage, partial(self._gone, pointer))
 
     def _gone(self, pointer: int, _: object) -> None:
@@ -142,7 +142,7 @@ class Hooks:
     def _saved_by_inner(self, tensor: torch.Tensor, packed: Any) -> None:
         labels = label(tensor, Role.SAVED_BY_HOOK)
         for kept in tensors_in(packed):
-            elsewhere = kept.untyped_storage().data_ptr() != tensor.untyped_storage().data_ptr()
+            elsewhere = place_of(kept)[1] != place_of(tensor)[1]
             labels += label(kept, Role.OFFLOADED if elsewhere else Role.SAVED)
         self.write(labels)
 

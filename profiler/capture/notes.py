@@ -80,14 +80,23 @@ def label(tensor: torch.Tensor, roles: Role, name: str | None = None) -> list[La
     """Return one label for each storage that ``tensor`` holds: one, or those inside a wrapper subclass or a sparse tensor."""
     labels = []
     for inner in plain_tensors(tensor):
-        storage = inner.untyped_storage()
-        pointer = storage.data_ptr()
-        if pointer:
+        storage, pointer = place_of(inner)
+        if storage is not None:
             shape = "x".join(map(str, inner.shape))
             dtype = str(inner.dtype).removeprefix("torch.")
             device = inner.device.index or 0 if inner.device.type == "cuda" else -1
             labels.append(Label(pointer, storage.nbytes(), device, int(roles), dtype, shape, name))
     return labels
+
+
+def place_of(tensor: torch.Tensor) -> tuple[torch.UntypedStorage | None, int]:
+    """Return a tensor's storage and address; no storage where it holds no memory, as fake, functional and empty tensors do."""
+    try:
+        storage = tensor.untyped_storage()
+        pointer = storage.data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return None, 0
+    return (storage, pointer) if pointer else (None, 0)
 
 
 def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -40,13 +40,16 @@ class Recorder:
         title: one line for lists; by default the file's name.
         metadata: fields of `Metadata` to set, such as job, key and warmup_steps.
         find_steps: begin a new step at the first forward after an optimizer's step, until `step` is called.
+        saved_tensors: see `record`.
 
     Raises:
         CaptureUnavailable: another profiler is running.
         StorageError: the file cannot be written.
     """
 
-    def __init__(self, path: Path | str, *, title: str | None = None, find_steps: bool = True, **metadata: Any) -> None:
+    def __init__(
+        self, path: Path | str, *, title: str | None = None, find_steps: bool = True, saved_tensors: bool = True, **metadata: Any
+    ) -> None:
         self._rank, path = _rank_and_path(Path(path))
         self._writer = RecordingWriter(path)
         self._metadata = Metadata(
@@ -63,6 +66,7 @@ class Recorder:
         self._origin_ns = time.time_ns()
         self._converter = Converter(self._origin_ns, self._rank)
         self._find_steps = find_steps
+        self._saved_tensors = saved_tensors
         self._step = -1 if not find_steps else 0
         self._window: Window | None = None
         self._window_began = 0.0
@@ -85,7 +89,7 @@ class Recorder:
         self._preexisting = self._count_existing()
         self._window = Window()
         self._sampler.start(self._origin_ns)
-        self._hooks.install()
+        self._hooks.install(saved_tensors=self._saved_tensors)
         self._run_cpu_s -= time.process_time()
         self._window_began = time.monotonic()
         self.add(model, optimizer)
@@ -208,6 +212,7 @@ def record(
     optimizer: torch.optim.Optimizer | None = None,
     *,
     title: str | None = None,
+    saved_tensors: bool = True,
 ) -> Iterator[Recorder]:
     """Record the memory of any PyTorch code in the block.
 
@@ -216,6 +221,8 @@ def record(
         model: names modules and parameters from the start; without it, they are learned at its first forward.
         optimizer: names its state from the start; without it, from its first step.
         title: one line that lists show.
+        saved_tensors: watch what autograd saves through its saved-tensor hooks. Switch it off for programs that use ``torch.func.grad`` or
+            its kin, which refuse such hooks: activations are then told by when they are freed alone.
 
     Yields:
         The recorder: ``r.step()`` at the end of a step, ``r.phase("forward")``, ``r.region("name")``, ``r.scalar("loss", value)``; all are
@@ -225,7 +232,7 @@ def record(
         CaptureUnavailable: another profiler is running.
         StorageError: the file cannot be written.
     """
-    recorder = Recorder(path, title=title)
+    recorder = Recorder(path, title=title, saved_tensors=saved_tensors)
     recorder.start(model, optimizer)
     try:
         yield recorder

@@ -65,6 +65,7 @@ class _Reporter:
 def _load_engine(order: Order) -> Engine:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # models are built from configurations; nothing is ever fetched
     module, name = _ENGINES[order.engine]
     engine: Engine = getattr(importlib.import_module(module), name)
     if torch := sys.modules.get("torch"):

@@ -225,6 +225,24 @@ def test_a_graph_that_is_never_run_backward_is_freed_as_without_a_recording(tmp_
     assert (events.action == "alloc").sum() == (events.action == "free_completed").sum() > 0
 
 
+def test_without_saved_tensor_hooks_torch_func_runs_and_activations_are_told_by_their_end(tmp_path: Path) -> None:
+    model = Residual()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with record(tmp_path / "func", model=model, optimizer=optimizer, saved_tensors=False) as r:
+        torch.func.grad(lambda x: (x.sin() * x).sum())(torch.randn(3))
+        train_step(model, optimizer, torch.randn(32, 64), torch.randint(0, 10, (32,)))
+    forward = categories_at_end(read_recording(r.path), 0, Phase.FORWARD)
+    hidden, wide = 32 * 64 * 4, 32 * 256 * 4
+    assert forward[Category.ACTIVATION] == 4 * (2 * wide + hidden)  # of each block: GELU's input and output, and what the block returns
+
+
+def test_compiled_functions_are_recorded(tmp_path: Path) -> None:
+    compiled = torch.compile(lambda x: (x.sin() * x).sum(), backend="aot_eager")
+    with record(tmp_path / "compiled") as r:
+        compiled(torch.randn(1000, requires_grad=True)).backward()
+    assert summarize(read_recording(r.path))["peak_allocated_bytes"] > 4000
+
+
 def test_steps_are_found_where_nobody_says_them(tmp_path: Path) -> None:
     model = Mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
