@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from pages.shared import components, session
-from profiler.analysis.attribution import block_table
 from profiler.analysis.layout import LayoutName, has_addresses
 from profiler.analysis.samples import Series, memory_series
 from profiler.analysis.timeline import Timeline
@@ -17,7 +15,7 @@ from profiler.figures.payload import blocks_payload, canvas_source, event_of, wi
 from profiler.figures.timeline import timeline_figure
 from profiler.recording import HOST
 
-_FIGURE, _BLOCKS, _PINNED = "timeline_figure", "timeline_blocks", "pinned_block_place"
+_FIGURE, _BLOCKS = "timeline_figure", "timeline_blocks"
 _NOTHING = "Nothing"
 _DWARFS = 2
 """A reading over so many times the peak would press the categories flat."""
@@ -79,27 +77,16 @@ def instant_of(timeline: Timeline) -> int:
 
 
 def _draw_blocks(timeline: Timeline, axis: Any, layout: LayoutName) -> None:
+    def picked() -> None:
+        event = event_of(timeline, axis, session.recall(_BLOCKS, {}).get("pick"))
+        if event is not None:
+            session.choose(at=str(event))
+
     start, end = window_of(timeline, axis, session.recall(_BLOCKS, {}).get("view"))
     view = view_blocks(timeline, start, end, axis=axis, layout=layout)
     data = blocks_payload(timeline, view, theme=session.theme(), cursor=instant_of(timeline))
-    result = _canvas(data=data, key=_BLOCKS, default={"view": None}, on_view_change=_nothing, on_pick_change=_nothing)
-    event = event_of(timeline, axis, result.get("pick"))
-    if event is not None:
-        session.remember(_PINNED, result["pick"]["block"])
-        session.choose(at=str(event))
+    _canvas(data=data, key=_BLOCKS, default={"view": None}, on_view_change=_nothing, on_pick_change=picked)
     st.caption(f"Blocks of {timeline.lane.label}, {timeline.metadata.provenance.value}; {view.statement}.")
-    _pinned(timeline)
-
-
-def _pinned(timeline: Timeline) -> None:
-    """Draw the block that was clicked, in a place that is always there."""
-    block = session.recall(_PINNED)
-    with st.container(height=90, border=False, key="pinned"):
-        if isinstance(block, int) and 0 <= block < len(timeline.blocks):
-            frame = block_table(timeline, np.array([block]))
-            components.table(frame, key="pinned_block", alt="The block that was clicked", height="content")
-        else:
-            st.caption("Click a block to see what it is; the instant below moves there.")
 
 
 def _nothing() -> None:
