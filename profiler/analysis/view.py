@@ -15,8 +15,8 @@ from profiler.analysis.layout import LayoutName, layout_of
 from profiler.analysis.timeline import Axis, Timeline
 from profiler.units import format_bytes
 
-MAX_BLOCKS = 16_000
-"""Rectangles in one view at most: 20 bytes each, 320 KB, which a browser draws within 50 ms."""
+MAX_BLOCKS = 15_000
+"""Rectangles in one view at most: 20 bytes each, 300 KB, which a browser draws within 50 ms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class BlockView:
 
     @property
     def statement(self) -> str:
-        """What was left out, such as ``drawing 16,000 of 483,112 blocks, the rest at most 1.20 MiB at once``."""
+        """What was left out, such as ``drawing 15,000 of 483,112 blocks, the rest at most 1.20 MiB at once``."""
         if len(self.rows) == self.num_visible:
             return f"drawing all {self.num_visible:,} blocks"
         rest = format_bytes(self.rest_peak_bytes)

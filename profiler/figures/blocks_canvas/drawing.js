@@ -7,6 +7,15 @@ const GUTTER = 64;
 const MIN_WIDTH = 0.7;
 const MIN_STEP_PIXELS = 24;
 const TYPES = { f4: Float32Array, f8: Float64Array, u2: Uint16Array, u4: Uint32Array };
+const HATCHES = {
+  "/": [[-1, 8, 8, -1]],
+  "\\": [[-1, -1, 8, 8]],
+  x: [[-1, 8, 8, -1], [-1, -1, 8, 8]],
+  "|": [[3, 0, 3, 7]],
+  "-": [[0, 3, 7, 3]],
+  "+": [[3, 0, 3, 7], [0, 3, 7, 3]],
+  ".": [[3, 3, 4.5, 3]],
+};
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 function unpack(data) {
@@ -142,8 +151,7 @@ class BlocksDrawing {
     pen.strokeStyle = this.set.theme.background;
     pen.globalAlpha = 0.75;
     pen.beginPath();
-    const lines = { "/": [[-1, 8, 8, -1]], "\\": [[-1, -1, 8, 8]], x: [[-1, 8, 8, -1], [-1, -1, 8, 8]], "|": [[3, 0, 3, 7]], "-": [[0, 3, 7, 3]], ".": [[3, 3, 4.5, 3]] };
-    for (const [a, b, c, d] of lines[pattern] || []) {
+    for (const [a, b, c, d] of HATCHES[pattern] || []) {
       pen.moveTo(a, b);
       pen.lineTo(c, d);
     }
