@@ -35,7 +35,8 @@ def module_figure(tree: pd.DataFrame, *, theme: ThemeName = "light") -> go.Figur
         sort=False,
         customdata=details,
         hovertemplate="%{customdata}<extra></extra>",
-        texttemplate="%{label}",
+        text=[format_bytes(size) for size in tree["bytes"]],
+        texttemplate="%{label}<br>%{text}",
         marker={
             "colors": fills,
             "line": {"color": colors.background, "width": 1},
