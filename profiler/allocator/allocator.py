@@ -1,0 +1,348 @@
+"""PyTorch's CUDA caching allocator as a model: the same requests give the same segments, blocks, addresses and out-of-memory errors.
+
+Reproduced are the decisions of c10/cuda/CUDACachingAllocator.cpp from torch 2.0 to 2.13: rounding, best fit, splitting, merging, growing by
+segments or by pages, releasing and retrying. The driver is a `Driver`: it hands out addresses and knows the card's capacity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from profiler.allocator import expandable
+from profiler.allocator.blocks import Block, Pool, Segment
+from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.stats import Stats
+from profiler.units import KIB, MIB
+
+MIN_BLOCK_BYTES = KIB // 2
+SMALL_BYTES = MIB
+SMALL_SEGMENT_BYTES = 2 * MIB
+MIN_OWN_SEGMENT_BYTES = 10 * MIB
+SEGMENT_ROUNDING_BYTES = 2 * MIB
+
+
+class Driver:
+    """The card: hands out address ranges until its capacity is reached.
+
+    Args:
+        capacity_bytes: what the allocator may reserve: the card's memory less what lies outside (context, other processes); None: no limit.
+        total_bytes: the card's whole memory, of which expandable segments reserve addresses for 9/8.
+        first_address: where the addresses begin.
+    """
+
+    def __init__(self, capacity_bytes: int | None = None, total_bytes: int | None = None, first_address: int = 0x7F00_0000_0000) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.total_bytes = total_bytes or capacity_bytes or 1 << 40
+        self.next_address = first_address
+        self.used_bytes = 0
+
+    def reserve(self, num_bytes: int) -> bool:
+        """Take memory; False where there is not enough."""
+        if self.capacity_bytes is not None and self.used_bytes + num_bytes > self.capacity_bytes:
+            return False
+        self.used_bytes += num_bytes
+        return True
+
+    def give_back(self, num_bytes: int) -> None:
+        """Return memory."""
+        self.used_bytes -= num_bytes
+
+    def address_for(self, num_bytes: int, stream: int, *, is_small: bool) -> int:
+        """Return the address of a new range; replays override this with what was recorded."""
+        address = self.next_address
+        self.next_address += -(-num_bytes // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
+        return address
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """The allocator's answer where memory ran out, and how things stood then."""
+
+    requested_bytes: int
+    segment_bytes: int
+    """What was asked of the driver."""
+    reserved_bytes: int
+    allocated_bytes: int
+    largest_free_bytes: int
+    """The largest free block of the pool and stream that were looked in."""
+    capacity_bytes: int | None
+
+
+class CachingAllocator:
+    """The allocator of one device.
+
+    Args:
+        config: its settings.
+        driver: the card.
+        on_segment: is told of ``segment_alloc``, ``segment_free``, ``segment_map`` and ``segment_unmap`` with address, bytes and stream.
+    """
+
+    def __init__(
+        self,
+        config: AllocatorConfig | None = None,
+        driver: Driver | None = None,
+        on_segment: Callable[[str, int, int, int], None] | None = None,
+    ) -> None:
+        self.config = config or AllocatorConfig()
+        self.driver = driver or Driver()
+        self.stats = Stats()
+        self.small, self.large = Pool(is_small=True), Pool(is_small=False)
+        self.segments: dict[int, Block] = {}
+        """The first block of each segment, by the segment's address."""
+        self.on_segment = on_segment or (lambda action, address, num_bytes, stream: None)
+        self._waiting: list[Block] = []
+        fraction = self.config.memory_fraction
+        self.allowed_bytes = None if fraction is None else int(fraction * self.driver.total_bytes)
+        self._collects = self.allowed_bytes is not None and self.config.garbage_collection_threshold > 0
+
+    def malloc(self, requested: int, stream: int = 0) -> Block | OutOfMemory:
+        """Return a block of at least ``requested`` bytes, or how memory ran out."""
+        size = self.round_size(requested)
+        pool = self.small if size <= SMALL_BYTES else self.large
+        block = self._best_fit(pool, size, stream) or self._grow(pool, size, stream)
+        if block is None:
+            return self._out_of_memory(pool, requested, size, stream)
+        remaining = block.size - size
+        if self._should_split(pool, size, remaining):
+            pool.put(block.cut(size))
+        block.allocated, block.requested = True, requested
+        stats = self.stats
+        stats.allocated_bytes += block.size
+        stats.active_bytes += block.size
+        stats.requested_bytes += requested
+        if stats.allocated_bytes > stats.peak_allocated_bytes:
+            stats.peak_allocated_bytes = stats.allocated_bytes
+        if stats.active_bytes > stats.peak_active_bytes:
+            stats.peak_active_bytes = stats.active_bytes
+        if stats.requested_bytes > stats.peak_requested_bytes:
+            stats.peak_requested_bytes = stats.requested_bytes
+        return block
+
+    def record_stream(self, block: Block, stream: int) -> None:
+        """Note that another stream uses the block: once freed, it waits for that stream."""
+        if stream != block.stream:
+            block.waiting = (block.waiting or set()) | {stream}
+
+    def free(self, block: Block) -> None:
+        """Free a block; it can be used again at once unless another stream used it."""
+        self.request_free(block)
+        if block.waiting:
+            self._waiting.append(block)
+        else:
+            self.complete_free(block)
+
+    def request_free(self, block: Block) -> None:
+        """The tensor is gone: no longer allocated, still active."""
+        block.allocated = False
+        self.stats.allocated_bytes -= block.size
+        self.stats.requested_bytes -= block.requested
+
+    def complete_free(self, block: Block) -> None:
+        """No stream uses the block any more: it joins its free neighbours and can be used again."""
+        pool = block.pool
+        block.waiting = None
+        self.stats.active_bytes -= block.size
+        pool.absorb(block, block.prev)
+        pool.absorb(block, block.next)
+        if block.prev is None:
+            self.segments[block.segment.address] = block
+        pool.put(block)
+
+    def events_done(self) -> None:
+        """All streams have caught up: blocks that waited for them are free."""
+        waiting, self._waiting = self._waiting, []
+        for block in waiting:
+            self.complete_free(block)
+
+    def empty_cache(self) -> None:
+        """Give back every segment that holds nothing, and every mapped page that holds nothing."""
+        self.events_done()
+        for pool in (self.large, self.small):
+            self._release(pool)
+
+    def round_size(self, requested: int) -> int:
+        """Return the bytes that a request is rounded up to."""
+        if requested < MIN_BLOCK_BYTES:
+            return MIN_BLOCK_BYTES
+        slot = min(max(requested.bit_length() - 1 - 20, 0), 15)
+        divisions = self.config.roundup_power2_divisions[slot]
+        if divisions == 1 and self.config.torch_version < (2, 4):
+            return requested  # these versions then do not round at all
+        if divisions > 1 and requested > MIN_BLOCK_BYTES * divisions:
+            return _round_power2(requested, divisions)
+        return -(-requested // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
+
+    def segment_bytes(self, size: int) -> int:
+        """Return the bytes of the segment that is asked of the driver for a block of ``size``."""
+        if size <= SMALL_BYTES:
+            return SMALL_SEGMENT_BYTES
+        if size < MIN_OWN_SEGMENT_BYTES:
+            return self.config.large_segment_size_bytes
+        return -(-size // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
+
+    def inactive_split_bytes(self) -> int:
+        """Return the bytes of free blocks that share their segment, so that it cannot be given back."""
+        return sum(block.size for pool in (self.small, self.large) for block in pool.free_blocks() if block.is_split)
+
+    def blocks(self, segment_address: int) -> list[Block]:
+        """Return the blocks of a segment by address, unmapped ranges included."""
+        block: Block | None = self.segments[segment_address]
+        found = []
+        while block is not None:
+            found.append(block)
+            block = block.next
+        return found
+
+    def _best_fit(self, pool: Pool, size: int, stream: int) -> Block | None:
+        """Return the smallest free block that is large enough, taken from its list; None where the rules refuse it."""
+        if self._collects:
+            pool.lookups += 1
+        free = pool.free.get(stream)
+        if free is None:
+            return None
+        place = free.place_of(size)
+        if place == len(free):
+            return None
+        block = free.at(place)
+        if block.segment.expandable:
+            if self.config.expandable_segments:
+                block = expandable.best_fit(free, place)
+            else:
+                place = next((i for i in range(place + 1, len(free)) if not free.at(i).segment.expandable), -1)
+                if place < 0:
+                    return None
+                block = free.at(place)
+        limit = self.config.max_split_size_bytes
+        if limit is not None and self._oversize(block, size, limit):
+            return None
+        free.remove(block)
+        return block
+
+    def _oversize(self, block: Block, size: int, limit: int) -> bool:
+        """Return whether a block that may not be split is too large for the request."""
+        if size < limit:
+            return block.size >= limit
+        return block.size >= size + self.config.max_non_split_rounding_bytes
+
+    def _should_split(self, pool: Pool, size: int, remaining: int) -> bool:
+        if pool.is_small or self.config.expandable_segments:
+            return remaining >= MIN_BLOCK_BYTES
+        limit = self.config.max_split_size_bytes
+        return (limit is None or size < limit) and remaining > SMALL_BYTES
+
+    def _grow(self, pool: Pool, size: int, stream: int) -> Block | None:
+        """Get memory from the driver, giving back what is cached where that is needed."""
+        if self._collects:
+            self._collect_garbage()
+        block = self._from_driver(pool, size, stream)
+        if block is None and self.config.max_split_size_bytes is not None and self._release_oversize(pool, size, stream):
+            block = self._from_driver(pool, size, stream)
+        if block is None:
+            self.empty_cache()
+            self.stats.num_alloc_retries += 1
+            block = self._from_driver(pool, size, stream)
+        return block
+
+    def _from_driver(self, pool: Pool, size: int, stream: int) -> Block | None:
+        num_bytes = self.segment_bytes(size)
+        if self.allowed_bytes is not None and self.stats.reserved_bytes + num_bytes > self.allowed_bytes:
+            return None
+        if self.config.expandable_segments:
+            return expandable.allocate(self, pool, size, stream)
+        if not self.driver.reserve(num_bytes):
+            return None
+        segment = Segment(self.driver.address_for(num_bytes, stream, is_small=pool.is_small), num_bytes)
+        block = self.segments[segment.address] = Block(segment, pool, stream, segment.address, num_bytes)
+        self.grew("segment_alloc", segment.address, num_bytes, stream)
+        return block
+
+    def grew(self, action: str, address: int, num_bytes: int, stream: int) -> None:
+        """Count memory that came from the driver."""
+        stats = self.stats
+        stats.reserved_bytes += num_bytes
+        stats.peak_reserved_bytes = max(stats.peak_reserved_bytes, stats.reserved_bytes)
+        stats.num_device_alloc += 1
+        self.on_segment(action, address, num_bytes, stream)
+
+    def shrank(self, action: str, address: int, num_bytes: int, stream: int) -> None:
+        """Count memory that went back to the driver."""
+        self.driver.give_back(num_bytes)
+        self.stats.reserved_bytes -= num_bytes
+        self.stats.num_device_free += 1
+        self.on_segment(action, address, num_bytes, stream)
+
+    def release_segment(self, block: Block) -> None:
+        """Give back the segment that a free block fills."""
+        block.pool.take(block)
+        del self.segments[block.segment.address]
+        self.shrank("segment_free", block.address, block.size, block.stream)
+
+    def _release(self, pool: Pool) -> None:
+        """Give back all that holds nothing: whole segments first, then pages of expandable ones."""
+        pages = []
+        for block in pool.free_blocks():
+            if block.segment.expandable:
+                pages.append(block)
+            elif not block.is_split:
+                self.release_segment(block)
+        for block in pages:
+            expandable.unmap(self, block)
+
+    def _release_oversize(self, pool: Pool, size: int, stream: int) -> bool:
+        """Give back cached blocks that may not be split: one that is large enough, else the largest until there is room."""
+        limit = self.config.max_split_size_bytes or 0
+        wanted = max(size, limit)
+        free = pool.free.get(stream)
+        if free is None or not len(free):
+            return False
+        place = free.place_of(wanted)
+        if place < len(free) and not free.at(place).segment.expandable:
+            self.release_segment(free.at(place))
+            return True
+        released = 0
+        for block in reversed(free.blocks()[:place]):
+            if released >= wanted or block.size < limit:
+                break
+            if not block.segment.expandable:
+                released += block.size
+                self.release_segment(block)
+        return released >= wanted
+
+    def _collect_garbage(self) -> None:
+        """Give back unused large segments that were free for longest, once reserved memory passes the threshold."""
+        assert self.allowed_bytes is not None
+        target = self.stats.reserved_bytes - int(self.config.garbage_collection_threshold * self.allowed_bytes)
+        if target <= 0:
+            return
+        now = self.large.lookups
+        whole = [block for block in self.large.free_blocks() if not block.is_split and not block.segment.expandable]
+        reclaimed = 0
+        while reclaimed < target and whole:
+            mean_age = sum(now - block.born for block in whole) / len(whole)
+            old = [block for block in whole if now - block.born >= mean_age]
+            for block in old:
+                reclaimed += block.size
+                self.release_segment(block)
+            whole = [block for block in whole if now - block.born < mean_age]
+
+    def _out_of_memory(self, pool: Pool, requested: int, size: int, stream: int) -> OutOfMemory:
+        self.stats.num_ooms += 1
+        free = pool.free.get(stream)
+        return OutOfMemory(
+            requested_bytes=requested,
+            segment_bytes=self.segment_bytes(size),
+            reserved_bytes=self.stats.reserved_bytes,
+            allocated_bytes=self.stats.allocated_bytes,
+            largest_free_bytes=free.at(len(free) - 1).size if free is not None and len(free) else 0,
+            capacity_bytes=self.driver.capacity_bytes if self.allowed_bytes is None else self.allowed_bytes,
+        )
+
+
+def _round_power2(size: int, divisions: int) -> int:
+    """Round up to one of ``divisions`` steps between two powers of two."""
+    if size & (size - 1) == 0:
+        return size
+    floor = 1 << (size.bit_length() - 1)
+    step = floor >> (divisions.bit_length() - 1)
+    return floor << 1 if step == 0 else -(-size // step) * step

@@ -1,0 +1,119 @@
+"""Expandable segments: one range of addresses a pool and stream, to which pages are mapped as they are needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from profiler.allocator.blocks import Block, FreeList, Pool, Segment
+from profiler.units import MIB
+
+if TYPE_CHECKING:
+    from profiler.allocator.allocator import CachingAllocator
+
+_SMALL_PAGE_BYTES = 2 * MIB
+
+
+def best_fit(free: FreeList, place: int) -> Block:
+    """Return the block to use among those from ``place`` on: as long as the next one could grow to less, it is the better."""
+    block = free.at(place)
+    while block.segment.expandable and place + 1 < len(free):
+        following = free.at(place + 1)
+        if _reach(following) >= _reach(block):
+            break
+        block, place = following, place + 1
+    return block
+
+
+def _reach(block: Block) -> int:
+    """Return the size a block can grow to."""
+    return block.size + (block.next.size if block.next is not None and not block.next.mapped else 0)
+
+
+def allocate(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Block | None:
+    """Map what is missing and return a block of at least ``size`` bytes, out of all lists; None where the card is full."""
+    block = _find(allocator, pool, size, stream)
+    if not block.mapped and not _map(allocator, block, min(block.size, size)):
+        return None
+    while block.size < size:
+        unmapped = block.next
+        assert unmapped is not None
+        if not _map(allocator, unmapped, min(size - block.size, unmapped.size)):
+            return None
+        block = unmapped
+    pool.take(block)
+    return block
+
+
+def _find(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Block:
+    """Return where the block shall begin: an unmapped range, or the free block right before it."""
+    for unmapped in pool.unmapped.get(stream, ()):
+        before = unmapped.prev
+        start = before if before is not None and before.is_available else unmapped
+        if _room(start, size) >= size:
+            return start
+    page_bytes = _SMALL_PAGE_BYTES if pool.is_small else allocator.config.large_segment_size_bytes
+    total_bytes = allocator.driver.total_bytes
+    num_bytes = -(-(total_bytes + total_bytes // 8) // page_bytes) * page_bytes
+    address = allocator.driver.address_for(num_bytes, stream, is_small=pool.is_small)
+    segment = Segment(address, num_bytes, expandable=True, page_bytes=page_bytes)
+    block = allocator.segments[address] = Block(segment, pool, stream, address, num_bytes, mapped=False)
+    pool.put_unmapped(block)
+    return block
+
+
+def _room(block: Block | None, enough: int) -> int:
+    """Return the bytes of available blocks in a row, counted until they are enough."""
+    num_bytes = 0
+    while num_bytes < enough and block is not None and block.is_available:
+        num_bytes += block.size
+        block = block.next
+    return num_bytes
+
+
+def _map(allocator: CachingAllocator, block: Block, size: int) -> bool:
+    """Map whole pages to the first ``size`` bytes of an unmapped range and join its free neighbours."""
+    segment, pool = block.segment, block.pool
+    end = block.address + size - segment.address
+    num_bytes = -(-end // segment.page_bytes) * segment.page_bytes - (block.address - segment.address)
+    if not allocator.driver.reserve(num_bytes):
+        return False
+    address = block.address
+    pool.take_unmapped(block)
+    if num_bytes < block.size:
+        pool.put_unmapped(block.cut(num_bytes))
+    block.mapped = True
+    pool.absorb(block, block.prev)
+    pool.absorb(block, block.next)
+    if block.prev is None:
+        allocator.segments[segment.address] = block
+    pool.put(block)
+    allocator.grew("segment_map", address, num_bytes, block.stream)
+    return True
+
+
+def unmap(allocator: CachingAllocator, block: Block) -> None:
+    """Unmap the whole pages inside a free block; what is left before and after stays free."""
+    segment, pool = block.segment, block.pool
+    offset = block.address - segment.address
+    first = -(-offset // segment.page_bytes) * segment.page_bytes
+    last = (offset + block.size) // segment.page_bytes * segment.page_bytes
+    if last <= first:
+        return
+    pool.take(block)
+    if first > offset:
+        upper = block.cut(first - offset)
+        pool.put(block)
+        block = upper
+    if segment.address + last < block.address + block.size:
+        pool.put(block.cut(last - first))
+    address, num_bytes = block.address, block.size
+    block.mapped = False
+    pool.absorb(block, block.prev)
+    pool.absorb(block, block.next)
+    if block.prev is None:
+        allocator.segments[segment.address] = block
+    pool.put_unmapped(block)
+    allocator.shrank("segment_unmap", address, num_bytes, block.stream)
+    if not block.is_split:
+        pool.take_unmapped(block)
+        del allocator.segments[segment.address]
