@@ -14,6 +14,7 @@ import pyarrow as pa
 from profiler.analysis.categories import PHASE_CODES, PHASES, classify
 from profiler.analysis.columns import Array, Names, read_names, read_numbers
 from profiler.analysis.intervals import phase_ends
+from profiler.analysis.owners import with_owners
 from profiler.errors import FormatError
 from profiler.recording import HOST, PINNED_HOST, Action, Phase, Recording
 
@@ -64,6 +65,7 @@ class Blocks:
     category: Array
     """Codes of `categories.CATEGORIES`."""
     module: Names
+    """The module that ran; of weights, gradients and optimizer states the one that owns them."""
     operator: Names
     dtype: Names
     shape: Names
@@ -92,6 +94,7 @@ class Blocks:
         deaths, num_unmatched = _death_events(read_numbers(events["block"], -1), action, births)
         rank = read_numbers(events["rank"])[births]
         roles = read_numbers(events["roles"])[births]
+        tensor = read_names(events["tensor"])[births]
         death_us = np.append(time_us, time_us[-1:])[deaths] if len(time_us) else np.empty(0)
         ends = phase_ends(recording.marks, time_us[births], rank, phase[births])
         within = _same_phase(births, deaths, step, phase) & (death_us <= ends)
@@ -112,11 +115,11 @@ class Blocks:
             address=read_numbers(events["address"], -1)[births],
             roles=roles,
             category=classify(roles, phase[births], within, _freed_in(deaths, phase, Phase.BACKWARD)),
-            module=read_names(events["module"])[births],
+            module=with_owners(read_names(events["module"])[births], tensor, roles),
             operator=read_names(events["operator"])[births],
             dtype=read_names(events["dtype"])[births],
             shape=read_names(events["shape"])[births],
-            tensor=read_names(events["tensor"])[births],
+            tensor=tensor,
             stack=read_numbers(events["stack"], -1)[births],
             num_unmatched_frees=num_unmatched,
         )

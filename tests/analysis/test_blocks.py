@@ -8,7 +8,7 @@ import pytest
 
 from profiler.analysis.blocks import Blocks, Lane
 from profiler.errors import FormatError
-from profiler.recording import EVENTS, Action, Phase, Recording
+from profiler.recording import EVENTS, Action, Phase, Recording, Role
 from tests.builders import Tape, metadata, small_training
 
 
@@ -128,3 +128,17 @@ def test_parts_with_their_own_dictionaries_read_as_one_table() -> None:
 
     assert np.array_equal(whole.category, cut.category)
     assert whole.module.texts().tolist() == cut.module.texts().tolist()
+
+
+def test_weights_gradients_and_optimizer_states_belong_to_the_module_that_owns_the_parameter() -> None:
+    tape = Tape()
+    tape.preexisting(1, roles=Role.PARAMETER, tensor="h.0.fc.weight")
+    tape.alloc(1, roles=Role.GRADIENT, tensor="h.0.fc.weight.grad", module="Model")
+    tape.alloc(1, roles=Role.OPTIMIZER_STATE, tensor="h.0.fc.weight.exp_avg")
+    tape.alloc(1, roles=Role.OPTIMIZER_STATE, tensor="step")
+    tape.alloc(1, roles=Role.SAVED, tensor="h.0.fc.weight", module="h.1")
+    tape.preexisting(1, roles=Role.PARAMETER, tensor="bare")
+
+    modules = Blocks.of(tape.recording()).module.texts().tolist()
+
+    assert modules == ["h.0.fc", "h.0.fc", "h.0.fc", "", "h.1", ""]

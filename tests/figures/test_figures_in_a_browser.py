@@ -147,10 +147,10 @@ def test_a_finer_view_keeps_the_place_and_another_recording_resets_it(page: Page
 
 def test_names_of_a_recording_are_shown_as_text(page: Page, tmp_path: Path) -> None:
     recording = small_training()
-    names = recording.events["module"].cast("string").to_pylist()
-    hostile = ["<img src=x onerror=window.hacked=1>" if name == "fc" else name for name in names]
-    index = recording.events.schema.get_field_index("module")
-    field = recording.events.schema.field("module")
+    names = recording.events["tensor"].cast("string").to_pylist()
+    hostile = ["<img src=x onerror=window.hacked=1>" if name == "fc.weight" else name for name in names]
+    index = recording.events.schema.get_field_index("tensor")
+    field = recording.events.schema.field("tensor")
     events = recording.events.set_column(index, field, pa.array(hostile).dictionary_encode().cast(field.type))
     timeline = Timeline.of(type(recording)(metadata=recording.metadata, events=events, marks=recording.marks))
     _open_canvas(page, tmp_path)
