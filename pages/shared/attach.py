@@ -11,16 +11,10 @@ from profiler.analysis.timeline import Timeline
 from profiler.figures.timeline import timeline_figure
 from profiler.units import format_bytes
 
-_REFRESH_SECONDS = 2.0
-
 
 def panel() -> None:
     """Draw the choice of a recording in progress and, as it grows, its timeline."""
     st.subheader("Recordings in progress", anchor=False)
-    components.fragment(_panel, every_seconds=_REFRESH_SECONDS)
-
-
-def _panel() -> None:
     folders = {folder.stem: folder for folder in session.store().partials()}
     if not folders:
         st.caption(f"None. Runs of Profile appear here, and whatever writes into {session.store().runs}.")

@@ -64,7 +64,6 @@ def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None]
         alt: its accessible name, which says where the same numbers are as a table.
         on_click: called when a point was clicked.
     """
-    figure.update_layout(modebar={"bgcolor": "rgba(0,0,0,0)"})
     if on_click is None:
         st.plotly_chart(figure, width="stretch", key=key, config=_CHART, alt=alt, theme=None)
     else:

@@ -16,7 +16,6 @@ from profiler.figures.history import history_figure, history_table
 from profiler.recording import HOST
 from profiler.units import exact_bytes, format_bytes
 
-REFRESH_SECONDS = 2.0
 _SHOWN = ["Charts", "Numbers"]
 _Series = dict[str, list[float | None]]
 

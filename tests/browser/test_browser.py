@@ -91,11 +91,10 @@ def test_choice_navigation_reload_second_context_and_back(dashboard: Dashboard, 
     assert "axis" not in query(page)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
 @pytest.mark.parametrize("path", ["/", "/profile", "/timeline?recording={large}", "/timeline?recording={large}&view=blocks", "/monitor"])
 def test_a_page_is_drawn_in_both_themes_and_in_a_narrow_window(
-    dashboard: Dashboard, visit: Visit, path: str, width: int, scheme: str
+    dashboard: Dashboard, visit: Visit, path: str, scheme: str, width: int
 ) -> None:
     watched = visit(dashboard, scheme=scheme, width=width)
     page = watched.open(path.format(large=dashboard.large))
