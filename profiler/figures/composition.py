@@ -53,7 +53,7 @@ def _part(category: Category, num_bytes: int, total: int, theme: Theme) -> go.Ba
         marker={
             "color": color,
             "line": {"color": theme.background, "width": 1},
-            "pattern": {"shape": PATTERNS[category], "fgcolor": theme.background, "solidity": 0.18, "size": 7},
+            "pattern": {"shape": PATTERNS[category], "bgcolor": color, "fgcolor": theme.background, "solidity": 0.18, "size": 7},
         },
         text=[f"{category.label}<br>{100 * share:.0f} %" if share >= _LABEL_SHARE else ""],
         textposition="inside",
