@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.shared import components, session
 from profiler.analysis.timeline import Timeline
-from profiler.figures.timeline import timeline_figure
+from profiler.figures.timeline import timeline_figure, timeline_table
 from profiler.units import format_bytes
 
 
@@ -35,7 +35,12 @@ def _title(folder: Path) -> str:
 
 def _draw(timeline: Timeline) -> None:
     picked = timeline.pick_rows(axis="time")
-    figure = timeline_figure(timeline, picked, axis="time", theme=session.theme())
-    components.chart(figure, key="attached", alt="Allocated memory by category of the recording in progress")
+    if session.chosen("show") == "Numbers":
+        components.table(timeline_table(timeline, picked), key="attached_table", alt="Allocated memory by category at each drawn event")
+    else:
+        figure = timeline_figure(timeline, picked, axis="time", theme=session.theme())
+        components.chart(
+            figure, key="attached", alt="Allocated memory by category of the recording in progress; Numbers shows it as a table."
+        )
     steps = len(timeline.steps)
     st.caption(f"{steps} steps so far; peak {format_bytes(timeline.peak_bytes)} allocated on {timeline.lane.label}; {picked.statement}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.shared import session
 from profiler.devices import this_machine
 from profiler.estimate.states import StateEstimate, estimate_states, shortfall_warning
 from profiler.jobs.inspection import inspect_in_worker
@@ -22,7 +23,8 @@ def facts(job: Job) -> None:
     estimate = estimate_states(num_parameters, job)
     needed = format_bytes(estimate.lower_bound_bytes)
     st.markdown(f"**{num_parameters:,} parameters.** At least {needed}: {_parts(estimate)}; activations come on top.")
-    warning = shortfall_warning(estimate, this_machine().available_bytes) if job.device == "cpu" else None
+    available = _available_bytes(job.device)
+    warning = None if available is None else shortfall_warning(estimate, available)
     if warning:
         st.warning(warning)
 
@@ -33,6 +35,15 @@ def count_parameters(job: Job) -> int:
         return entry(job.model.name).num_parameters_with_head
     with st.spinner("Counting the model's parameters"):
         return int(inspect_in_worker(job.model)["num_parameters"])
+
+
+def _available_bytes(device: str) -> int | None:
+    """Return the memory that a run on this device can have now; None where it cannot be read."""
+    if device == "cpu":
+        return this_machine().available_bytes
+    gpus = {f"cuda:{gpu.index}": gpu for gpu in session.machine().latest.gpus}
+    gpu = gpus.get("cuda:0" if device == "cuda" else device)
+    return gpu.free_bytes if gpu else None
 
 
 def _parts(estimate: StateEstimate) -> str:

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_pla
 from profiler.storage import RunStore
 from tests import builders
 from tests.browser.chromium import find_chromium
-from tests.conftest import ROOT
+from tests.browser.server import Server
 
 _FLAGS = ["--no-sandbox", "--force-device-scale-factor=1", "--hide-scrollbars", "--force-color-profile=srgb"]
 _PROBES = ("_stcore/health", "_stcore/host-config")
@@ -60,7 +55,7 @@ class Watched:
 @pytest.fixture(scope="session")
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     home = tmp_path_factory.mktemp("browser-home")
-    with _serve(home) as url:
+    with Server(home) as server:
         store = RunStore(home)
         small, large = builders.small_training(), builders.synthetic_recording(40_000)
         job = {"model": {"name": "tiny-gpt2"}, "workload": {"batch": 2, "seq": 16}}
@@ -68,14 +63,14 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
             store.add(replace(recording, metadata=replace(recording.metadata, title=title, job=job))).id
             for recording, title in ((small, "Small training"), (large, "Large training"))
         ]
-        yield Dashboard(url, home, *ids)
+        yield Dashboard(server.url, home, *ids)
 
 
 @pytest.fixture
 def cold_dashboard(tmp_path: Path) -> Iterator[Dashboard]:
     """A server that nobody has visited since it started."""
-    with _serve(tmp_path) as url:
-        yield Dashboard(url, tmp_path, RunStore(tmp_path).add(builders.small_training()).id)
+    with Server(tmp_path) as server:
+        yield Dashboard(server.url, tmp_path, RunStore(tmp_path).add(builders.small_training()).id)
 
 
 @pytest.fixture(scope="session")
@@ -128,36 +123,3 @@ def _watch(watched: Watched) -> None:
     watched.page.on("request", requested)
     watched.page.on("console", said)
     watched.page.on("pageerror", lambda error: watched.errors.append(str(error)))
-
-
-class _serve:  # noqa: N801  # used as a function
-    """A dashboard on a free port; the process is ended with the block."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            port = probe.getsockname()[1]
-        self._url = f"http://localhost:{port}"
-        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app.py"), "--server.port", str(port)]
-        self._log = (home / "server.log").open("w")
-        environment = {**os.environ, "HEADROOM_HOME": str(home)}
-        self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=self._log, stderr=subprocess.STDOUT)
-
-    def __enter__(self) -> str:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                urllib.request.urlopen(f"{self._url}/_stcore/health", timeout=1).close()
-                return self._url
-            except OSError:
-                time.sleep(0.1)
-        self.__exit__()
-        raise AssertionError("the dashboard did not start")
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()

@@ -129,3 +129,15 @@ def test_warnings_and_cost_of_the_recording_are_stated(opened: Open, home: Path)
 
     assert "No GPU was sampled." in said
     assert "0.50 s of processor time beside the 2.00 s" in said
+
+
+def test_each_memory_of_a_recording_can_be_chosen(opened: Open, home: Path) -> None:
+    tape = builders.Tape()
+    tape.alloc(64, device=0)
+    tape.alloc(100, device=-1)
+    stored = RunStore(home).add(tape.recording())
+
+    first, host = opened("timeline", recording=stored.id), opened("timeline", recording=stored.id, memory="Host")
+
+    assert first.metric[0].value == "64 B"
+    assert host.metric[0].value == "100 B"
