@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from profiler.capture.cuda_join import ExistingBlock
 from profiler.capture.notes import Label, Note
 from profiler.capture.phases import output_intervals, phase_intervals
-from profiler.capture.window import Interval, MemoryEvent, RawWindow
-from profiler.recording import EVENTS, MARKS, OPERATORS, Action, Phase, Role
+from profiler.capture.rows import Block, EventRows, microseconds, phase_names, to_columns
+from profiler.capture.window import FreeCompleted, Interval, MemoryEvent, RawWindow
+from profiler.capture.workspaces import is_workspace
+from profiler.recording import MARKS, OPERATORS, Action, Role
 from profiler.storage import LABELS
 
 _LASTING = int(Role.PARAMETER | Role.MASTER_PARAMETER | Role.BUFFER | Role.GRADIENT | Role.OPTIMIZER_STATE | Role.INPUT)
 """Roles of tensors that count although torch never reported them: made before the recording, or in mapped or foreign memory."""
-
-
-@dataclass(slots=True)
-class _Block:
-    """A block that is alive."""
-
-    number: int
-    num_bytes: int
-    roles: int
-    row: int
-    """Its row of birth in the window being converted; -1 if born in an earlier one."""
-    reported: bool
-    """Torch reported its birth, so it will report its death."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +34,13 @@ class Converter:
     def __init__(self, origin_ns: int, rank: int) -> None:
         self._origin_ns = origin_ns
         self._rank = rank
-        self._live: dict[tuple[int, int], _Block] = {}
+        self._live: dict[tuple[int, int], Block] = {}
         self._num_blocks = 0
+        self._completing: dict[tuple[int, int], Block] = {}
+        """Blocks on GPUs whose free was requested, and whose memory a stream may still use."""
+        self._existing: list[ExistingBlock] = []
+        self._allocator_is_known = False
+        self._workspace_sizes: frozenset[int] = frozenset()
         self._torch_offset: dict[int, int] = {}
         self._torch_bytes: dict[int, int] = {}
         self.num_disagreements = 0
@@ -58,6 +52,20 @@ class Converter:
         """Bytes alive at the end of the last window, on all devices."""
         return sum(block.num_bytes for block in self._live.values())
 
+    def begin(self, existing: list[ExistingBlock], workspace_sizes: frozenset[int]) -> None:
+        """Count what the CUDA allocator holds before the first window; from then on it alone says what is alive on GPUs.
+
+        Args:
+            existing: its blocks, as the allocator tells them.
+            workspace_sizes: bytes of a cuBLAS workspace.
+        """
+        self._existing = existing
+        self._allocator_is_known = True
+        self._workspace_sizes = workspace_sizes
+        for block in existing:
+            if not block.freed:
+                self._torch_offset[block.device] = self._torch_offset.get(block.device, 0) + block.num_bytes
+
     def convert(self, raw: RawWindow, step: int, preexisting: list[Label], structure: Structure) -> dict[str, pa.Table]:
         """Return the window's parts: tables ``events``, ``operators``, ``marks`` and ``labels``.
 
@@ -67,17 +75,17 @@ class Converter:
             preexisting: what is alive when the window begins and was never reported.
             structure: the models' layers.
         """
-        rows = _Rows()
+        rows = EventRows()
         late: dict[int, Label] = {}
-        for found in preexisting:
-            self._found(found, raw.start_ns, rows, reported=False)
-        for found in self._freed_unseen(raw):
-            self._found(found, raw.start_ns, rows, reported=True)
+        self._begin_window(raw, preexisting, rows)
         for event in raw.events:
             if isinstance(event, MemoryEvent):
                 self._memory(event, rows)
+            elif isinstance(event, FreeCompleted):
+                self._complete((event.device, event.pointer), event.time_ns, rows)
             else:
                 self._note(event.note, event.time_ns, rows, late)
+        self._mark_workspaces(rows)
         phases = phase_intervals(raw)
         rows.add_role(Role.OUTPUT, output_intervals(raw, phases, structure.output_layers, structure.leaves))
         for block in self._live.values():
@@ -90,31 +98,69 @@ class Converter:
             "labels": _labels(late),
         }
 
-    def _memory(self, event: MemoryEvent, rows: _Rows) -> None:
+    def _begin_window(self, raw: RawWindow, preexisting: list[Label], rows: EventRows) -> None:
+        for block in self._existing:
+            key = (block.device, block.address)
+            self._add_block(key, Block(self._num_blocks, block.num_bytes, 0, len(rows.times), True, block.allocation))
+            rows.add(raw.start_ns, Action.PREEXISTING, self._live[key], key)
+            if block.freed:
+                self._free(key, raw.start_ns, rows)
+        self._existing = []
+        for found in preexisting:
+            self._found(found, raw.start_ns, rows, reported=False)
+        for found in self._freed_unseen(raw):
+            self._found(found, raw.start_ns, rows, reported=True)
+
+    def _memory(self, event: MemoryEvent, rows: EventRows) -> None:
         key = (event.device, event.pointer)
+        change = event.num_bytes
         if event.num_bytes > 0:
             if key in self._live:
                 # Its death was never reported: it was made before the recording and freed where nobody looked.
                 self.num_unreported_frees += 1
                 self._free(key, event.time_ns, rows)
             self._birth(key, event, rows)
-        else:
-            self._free(key, event.time_ns, rows)
-        total = self._torch_bytes.get(event.device, 0) + event.num_bytes
-        self._torch_bytes[event.device] = total
-        offset = self._torch_offset.setdefault(event.device, event.total_allocated - total)
-        self.num_disagreements += event.total_allocated - total != offset
+        elif key in self._live:
+            freed = self._free(key, event.time_ns, rows)
+            if event.total_allocated is None:
+                change = -freed.num_bytes  # the allocator's history tells only what was asked for
+        self._check_total(event, change)
 
-    def _birth(self, key: tuple[int, int], event: MemoryEvent, rows: _Rows) -> None:
-        block = _Block(self._num_blocks, event.num_bytes, int(Role.RECOMPUTED) if event.recomputed else 0, len(rows.times), True)
-        self._num_blocks += 1
-        self._live[key] = block
+    def _check_total(self, event: MemoryEvent, change: int) -> None:
+        """Compare torch's own sum with ours; a difference is counted once, not again at every later event."""
+        total = self._torch_bytes.get(event.device, 0) + change
+        self._torch_bytes[event.device] = total
+        if event.total_allocated is None:
+            return
+        offset = event.total_allocated - total
+        first = 0 if self._allocator_is_known and event.device >= 0 else offset
+        self.num_disagreements += offset != self._torch_offset.get(event.device, first)
+        self._torch_offset[event.device] = offset
+
+    def _birth(self, key: tuple[int, int], event: MemoryEvent, rows: EventRows) -> None:
+        if key in self._completing:
+            self._complete(key, event.time_ns, rows)  # the memory is given away again, so no stream uses it any more
+        roles = int(Role.RECOMPUTED) if event.recomputed else 0
+        block = self._add_block(key, Block(self._num_blocks, event.num_bytes, roles, len(rows.times), True, event.allocation))
         rows.add(event.time_ns, Action.ALLOC, block, key)
         rows.modules[-1], rows.operators[-1] = event.module, event.operator
 
-    def _free(self, key: tuple[int, int], time_ns: int, rows: _Rows) -> None:
-        rows.add(time_ns, Action.FREE_REQUESTED if key[0] >= 0 else Action.FREE_COMPLETED, self._live.pop(key), key)
-        rows.roles[-1] = 0
+    def _add_block(self, key: tuple[int, int], block: Block) -> Block:
+        self._num_blocks += 1
+        self._live[key] = block
+        return block
+
+    def _free(self, key: tuple[int, int], time_ns: int, rows: EventRows) -> Block:
+        block = self._live.pop(key)
+        rows.add(time_ns, Action.FREE_REQUESTED if key[0] >= 0 else Action.FREE_COMPLETED, block, key)
+        if key[0] >= 0 and self._allocator_is_known:
+            self._completing[key] = block
+        return block
+
+    def _complete(self, key: tuple[int, int], time_ns: int, rows: EventRows) -> None:
+        block = self._completing.pop(key, None)
+        if block is not None:
+            rows.add(time_ns, Action.FREE_COMPLETED, block, key)
 
     def _freed_unseen(self, raw: RawWindow) -> list[Label]:
         """Return the blocks that die in this window and whose birth no window saw: torch knows them from an earlier profile."""
@@ -130,18 +176,32 @@ class Converter:
                     born.add(key)
         return unseen
 
-    def _found(self, found: Label, time_ns: int, rows: _Rows, *, reported: bool) -> None:
+    def _found(self, found: Label, time_ns: int, rows: EventRows, *, reported: bool) -> None:
         """Count a block that was alive when the window began."""
         key = (found.device, found.pointer)
-        if key in self._live:
+        known = self._live.get(key)
+        if known is not None:
+            if known.row >= 0:
+                rows.name(known.row, found)
             return
-        block = _Block(self._num_blocks, found.num_bytes, found.roles, len(rows.times), reported)
-        self._num_blocks += 1
-        self._live[key] = block
+        if found.device >= 0 and self._allocator_is_known and not reported:
+            return  # memory of another owner, or inside a block: not the allocator's
+        block = self._add_block(key, Block(self._num_blocks, found.num_bytes, found.roles, len(rows.times), reported))
         rows.add(time_ns, Action.PREEXISTING, block, key)
         rows.name(block.row, found)
 
-    def _note(self, note: Note, time_ns: int, rows: _Rows, late: dict[int, Label]) -> None:
+    def _mark_workspaces(self, rows: EventRows) -> None:
+        """Give the role to this window's blocks that are alive at its end and look like a workspace of cuBLAS."""
+        if not self._workspace_sizes:
+            return
+        for (device, _), block in self._live.items():
+            row = block.row
+            if device < 0 or row < 0 or row in rows.names or rows.roles[row] & ~int(Role.RECOMPUTED):
+                continue
+            if block.requested_bytes in self._workspace_sizes and is_workspace(rows.actions[row], rows.operators[row]):
+                rows.roles[row] = int(Role.WORKSPACE)
+
+    def _note(self, note: Note, time_ns: int, rows: EventRows, late: dict[int, Label]) -> None:
         if note.kind == "gone":
             key = (-1, note.pointer)
             block = self._live.get(key)
@@ -162,86 +222,19 @@ class Converter:
                 late[block.number] = known._replace(roles=found.roles | known.roles, tensor=known.tensor or found.tensor)
 
 
-class _Rows:
-    """The events of one window, column by column."""
-
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.actions: list[Action] = []
-        self.devices: list[int] = []
-        self.addresses: list[int] = []
-        self.blocks: list[int] = []
-        self.sizes: list[int] = []
-        self.roles: list[int] = []
-        self.modules: list[str | None] = []
-        self.operators: list[str | None] = []
-        self.names: dict[int, Label] = {}
-
-    def add(self, time_ns: int, action: Action, block: _Block, key: tuple[int, int]) -> None:
-        self.times.append(time_ns)
-        self.actions.append(action)
-        self.devices.append(key[0])
-        self.addresses.append(key[1])
-        self.blocks.append(block.number)
-        self.sizes.append(block.num_bytes)
-        self.roles.append(block.roles)
-        self.modules.append(None)
-        self.operators.append(None)
-
-    def name(self, row: int, found: Label) -> None:
-        """Keep the first tensor seen in a block, and a name as soon as one is known."""
-        known = self.names.get(row)
-        if known is None or (known.tensor is None and found.tensor is not None):
-            self.names[row] = found
-
-    def add_role(self, role: Role, intervals: list[Interval]) -> None:
-        """Give ``role`` to the blocks that were born within the intervals."""
-        times = np.asarray(self.times, np.int64)
-        for interval in intervals:
-            inside = np.flatnonzero((times >= interval.start_ns) & (times < interval.end_ns))
-            for row in inside.tolist():
-                if self.actions[row] is Action.ALLOC:
-                    self.roles[row] |= int(role)
-
-    def to_table(self, origin_ns: int, step: int, rank: int, phases: list[Interval]) -> pa.Table:
-        num_rows = len(self.times)
-        sizes = np.asarray(self.sizes, np.int64)
-        devices = np.asarray(self.devices, np.int16)
-        named = [self.names.get(row) for row in range(num_rows)]
-        columns: dict[str, Any] = {
-            "time_us": _microseconds(self.times, origin_ns),
-            "device": devices,
-            "rank": np.full(num_rows, rank, np.int16),
-            "step": np.full(num_rows, step, np.int32),
-            "phase": _phase_names(self.times, phases),
-            "action": [action.value for action in self.actions],
-            "requested_bytes": sizes,
-            "block_bytes": pa.array(sizes, mask=devices < 0),
-            "block": np.asarray(self.blocks, np.int64),
-            "address": np.asarray(self.addresses, np.int64),
-            "roles": np.asarray(self.roles, np.int32),
-            "module": self.modules,
-            "operator": self.operators,
-            "dtype": [found.dtype or None if found else None for found in named],
-            "shape": [found.shape if found and found.dtype else None for found in named],
-            "tensor": [found.tensor if found else None for found in named],
-        }
-        return _table(EVENTS, columns, num_rows)
-
-
 def _operators(raw: RawWindow, origin_ns: int, step: int, rank: int, phases: list[Interval]) -> pa.Table:
     calls = raw.calls
     times = [call.time_ns for call in calls]
     columns = {
-        "time_us": _microseconds(times, origin_ns),
+        "time_us": microseconds(times, origin_ns),
         "duration_us": np.asarray([call.duration_ns for call in calls], np.float64) / 1e3,
         "rank": np.full(len(calls), rank, np.int16),
         "step": np.full(len(calls), step, np.int32),
-        "phase": _phase_names(times, phases),
+        "phase": phase_names(times, phases),
         "module": [call.module for call in calls],
         "operator": [call.operator for call in calls],
     }
-    return _table(OPERATORS, columns, len(calls))
+    return to_columns(OPERATORS, columns, len(calls))
 
 
 def _marks(raw: RawWindow, origin_ns: int, step: int, rank: int, phases: list[Interval]) -> pa.Table:
@@ -251,12 +244,12 @@ def _marks(raw: RawWindow, origin_ns: int, step: int, rank: int, phases: list[In
     columns = {
         "kind": [mark.kind for mark in marks],
         "name": [str(mark.name) for mark in marks],
-        "start_us": _microseconds([mark.start_ns for mark in marks], origin_ns),
-        "end_us": _microseconds([mark.end_ns for mark in marks], origin_ns),
+        "start_us": microseconds([mark.start_ns for mark in marks], origin_ns),
+        "end_us": microseconds([mark.end_ns for mark in marks], origin_ns),
         "step": np.full(len(marks), step, np.int32),
         "rank": np.full(len(marks), rank, np.int16),
     }
-    return _table(MARKS, columns, len(marks))
+    return to_columns(MARKS, columns, len(marks))
 
 
 def _labels(late: dict[int, Label]) -> pa.Table:
@@ -268,33 +261,3 @@ def _labels(late: dict[int, Label]) -> pa.Table:
         "tensor": [found.tensor for found in late.values()],
     }
     return pa.table(columns, schema=LABELS)
-
-
-def _table(schema: pa.Schema, columns: dict[str, Any], num_rows: int) -> pa.Table:
-    """Return a table of ``schema``; columns that are not given are null."""
-    arrays = []
-    for field in schema:
-        values = columns.get(field.name)
-        if values is None:
-            arrays.append(pa.nulls(num_rows, field.type))
-        elif pa.types.is_dictionary(field.type):
-            arrays.append(pa.array(values, pa.string()).dictionary_encode().cast(field.type))
-        else:
-            arrays.append(pa.array(values, field.type))
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _microseconds(times: list[int], origin_ns: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return (np.asarray(times, np.int64) - origin_ns) / 1e3
-
-
-def _phase_names(times: list[int], phases: list[Interval]) -> list[str]:
-    """Return the phase at each time; between phases it is other."""
-    if not phases:
-        return [Phase.OTHER.value] * len(times)
-    moments = np.asarray(times, np.int64)
-    index = np.searchsorted([phase.start_ns for phase in phases], moments, side="right") - 1
-    ends = np.asarray([phase.end_ns for phase in phases])
-    inside = (index >= 0) & (moments <= ends[index])
-    names = [str(phase.name) for phase in phases]
-    return [names[i] if hit else Phase.OTHER.value for i, hit in zip(index.tolist(), inside.tolist(), strict=True)]

@@ -42,8 +42,13 @@ def capture_job(job: Job, path: Path, *, key: str | None = None, progress: _Prog
     job = validate(job)
     check_device(job.device)
     torch.set_num_threads(1)  # of two shared cores the second can make a step ten times slower, and no number repeatable
+    on_gpu = torch.device(job.device).type == "cuda"
+    if on_gpu:
+        _make_ready(torch.device(job.device))
     setup = setup_for(job)
-    recorder = Recorder(path, title=job.title, find_steps=False, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps)
+    recorder = Recorder(
+        path, title=job.title, find_steps=False, on_gpu=on_gpu, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps
+    )
     observer = _JobObserver(recorder, job, progress or (lambda _: None))
     recorder.start()
     try:
@@ -73,6 +78,13 @@ def check_device(device: str) -> None:
         raise CaptureUnavailable(f"device={device!r} is not on this machine. It has {torch.cuda.device_count()}, counted from cuda:0.")
 
 
+def _make_ready(device: torch.device) -> None:
+    """Begin on a GPU with nothing cached from earlier runs, and with peaks of this run alone."""
+    torch.cuda.set_device(device.index or 0)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
 class _JobObserver:
     """Passes on to the recorder and to whoever waits what the workload tells."""
 
@@ -82,6 +94,7 @@ class _JobObserver:
         self._num_steps = job.workload.warmup_steps + job.workload.steps
         self._step = 0
         self._process = psutil.Process()
+        self._on_gpu = torch.device(job.device).type == "cuda"
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
@@ -95,6 +108,8 @@ class _JobObserver:
         self._recorder.step()
         self._step = index
         yield
+        if self._on_gpu:
+            torch.cuda.synchronize()  # the step's samples cover what it started
         if index == self._num_steps - 1:
             self._progress(Progress(self._num_steps, self._num_steps, "saving", self._recorder.allocated_bytes))
             self._recorder.pause()  # before the model is let go: the recording ends with what is alive between steps

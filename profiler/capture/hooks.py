@@ -6,6 +6,7 @@ Nothing of the program is changed: hooks return what they were given, and every 
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -32,7 +33,7 @@ class Hooks:
     def __init__(self, notebook: Notebook, before_forward: Callable[[], None]) -> None:
         self._notebook = notebook
         self._before_forward = before_forward
-        self._stack: list[tuple[Note, Any]] = []
+        self._running = _Running()
         self._paths: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._models: weakref.WeakKeyDictionary[torch.nn.Module, _Model] = weakref.WeakKeyDictionary()
         self._parameter_names: dict[int, str] = {}
@@ -114,7 +115,7 @@ class Hooks:
             self._notebook.write(Note("labels", labels=labels))
 
     def _enter(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        outermost = not self._stack and not _in_backward()
+        outermost = not self._running.modules and not _in_backward()
         if outermost:
             self._before_forward()
             if module in self._models or module not in self._paths:
@@ -123,15 +124,15 @@ class Hooks:
                 if first:  # its own hook, which also sees keyword arguments, is called from the next time on
                     self.note_inputs(args)
         note = Note("module", self._paths.get(module) or type(module).__name__)
-        self._stack.append((note, self._notebook.open(note)))
+        self._running.modules.append((note, self._notebook.open(note)))
 
     def _leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if not self._stack:
+        if not self._running.modules:
             return
-        note, interval = self._stack.pop()
+        note, interval = self._running.modules.pop()
         for tensor in tensors_in(output):
             note.labels += label(tensor, Role.NONE)
-        if not self._stack and not _in_backward():
+        if not self._running.modules and not _in_backward():
             note.labels += [found for tensor in cache_tensors(output) for found in label(tensor, Role.KV_CACHE)]
         interval.__exit__(None, None, None)
 
@@ -149,6 +150,13 @@ class Hooks:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.add_optimizer(optimizer)
         self.optimizer_stepped = True
+
+
+class _Running(threading.local):
+    """The modules whose forward runs on this thread: backward on a GPU recomputes in a thread of its own, on several GPUs in several."""
+
+    def __init__(self) -> None:
+        self.modules: list[tuple[Note, Any]] = []
 
 
 class _Model:

@@ -7,6 +7,7 @@ clocks could not promise that.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Notebook:
 
     def __init__(self) -> None:
         self._notes: list[Note] = []
+        self._lock = threading.Lock()
+        """A note's number is its place, also where backward writes from a thread of its own."""
 
     def turn_page(self) -> list[Note]:
         """Return the notes since the last call and begin anew, at the border of two windows."""
@@ -60,8 +63,10 @@ class Notebook:
 
     def open(self, note: Note) -> Any:
         """Begin an interval; the returned object's ``__exit__`` ends it."""
-        self._notes.append(note)
-        interval = _RecordFunction(f"{PREFIX}{len(self._notes) - 1}")
+        with self._lock:
+            number = len(self._notes)
+            self._notes.append(note)
+        interval = _RecordFunction(f"{PREFIX}{number}")
         interval.__enter__()
         return interval
 

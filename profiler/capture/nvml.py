@@ -97,6 +97,14 @@ class Nvml:
         """One sentence for each value that could not be read so far."""
         return list(self._reasons.values())
 
+    @property
+    def driver_version(self) -> str | None:
+        """Version of the driver, such as ``550.54.15``; None where it does not tell."""
+        try:
+            return str(pynvml.nvmlSystemGetDriverVersion())
+        except pynvml.NVMLError:
+            return None
+
     def read(self) -> list[GpuReading]:
         """Return a reading of every GPU. Never raises."""
         return [self._read_gpu(gpu) for gpu in self._gpus]

@@ -20,6 +20,7 @@ import pyarrow as pa
 import torch
 
 from profiler.capture.convert import Converter
+from profiler.capture.gpu import GpuCapture, describe_gpu
 from profiler.capture.hooks import Hooks
 from profiler.capture.notes import Label, Notebook, label
 from profiler.capture.samplers import Sampler
@@ -41,6 +42,7 @@ class Recorder:
         metadata: fields of `Metadata` to set, such as job, key and warmup_steps.
         find_steps: begin a new step at the first forward after an optimizer's step, until `step` is called.
         saved_tensors: see `record`.
+        on_gpu: whether the program runs on CUDA; by default, where there is a GPU.
 
     Raises:
         CaptureUnavailable: another profiler is running.
@@ -48,16 +50,24 @@ class Recorder:
     """
 
     def __init__(
-        self, path: Path | str, *, title: str | None = None, find_steps: bool = True, saved_tensors: bool = True, **metadata: Any
+        self,
+        path: Path | str,
+        *,
+        title: str | None = None,
+        find_steps: bool = True,
+        saved_tensors: bool = True,
+        on_gpu: bool | None = None,
+        **metadata: Any,
     ) -> None:
+        on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
         self._rank, path = _rank_and_path(Path(path))
         self._writer = RecordingWriter(path)
         self._metadata = Metadata(
             title=title or self._writer.path.stem,
             provenance=Provenance.MEASURED,
-            engine="torch.profiler cuda" if torch.cuda.is_available() else "torch.profiler cpu",
+            engine="torch.profiler cuda" if on_gpu else "torch.profiler cpu",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            **{**describe_run(), **metadata},
+            **{**describe_run(describe_gpu() if on_gpu else None), **metadata},
         )
         self._writer.describe(self._metadata)
         self._notebook = Notebook()
@@ -65,6 +75,7 @@ class Recorder:
         self._sampler = Sampler()
         self._origin_ns = time.time_ns()
         self._converter = Converter(self._origin_ns, self._rank)
+        self._gpu = GpuCapture(self._origin_ns, self._rank) if on_gpu else None
         self._find_steps = find_steps
         self._saved_tensors = saved_tensors
         self._step = -1 if not find_steps else 0
@@ -87,6 +98,8 @@ class Recorder:
     def start(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Begin: count what exists, put the hooks in place, open the first window."""
         self._preexisting = self._count_existing()
+        if self._gpu is not None:
+            self._gpu.start(self._converter)
         self._window = Window()
         self._sampler.start(self._origin_ns)
         self._hooks.install(saved_tensors=self._saved_tensors)
@@ -140,6 +153,8 @@ class Recorder:
             self._run_cpu_s += time.process_time()
             self._hooks.remove()
             self._flush()
+            if self._gpu is not None:
+                self._gpu.stop()
 
     def _before_forward(self) -> None:
         """A model's outermost forward is about to begin: the moment to cut a window if a step is over."""
@@ -165,7 +180,8 @@ class Recorder:
         began = time.process_time()
         window, self._window = self._window, None
         raw = window.stop(self._notebook.turn_page())
-        parts = self._converter.convert(raw, self._step, self._preexisting, self._hooks.structure)
+        parts = self._gpu.join(raw) if self._gpu is not None else {}
+        parts |= self._converter.convert(raw, self._step, self._preexisting, self._hooks.structure)
         self._preexisting = []
         for name, part in parts.items():
             self._writer.add(name, part)
@@ -183,6 +199,9 @@ class Recorder:
     def _final_metadata(self, error: BaseException | None) -> Metadata:
         warnings = [*self._metadata.warnings, *self._sampler.warnings]
         facts = dict(self._metadata.facts) | {"sampler": self._sampler.facts()}
+        if self._gpu is not None:
+            warnings += self._gpu.warnings
+            facts |= self._gpu.facts()
         if self._converter.num_disagreements:
             warnings.append(f"Torch's own total differed from the sum of its events at {self._converter.num_disagreements} events.")
         if error is not None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Any
 
-import torch
-
 from profiler import __version__
 from profiler.devices import this_machine
 
 _LIBRARIES = ("torch", "transformers")
 
 
-def describe_run() -> dict[str, Any]:
-    """Return the `Metadata` fields ``versions``, ``device`` and ``host`` of a measurement on this machine."""
+def describe_run(gpu: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the `Metadata` fields ``versions``, ``device`` and ``host`` of a measurement on this machine.
+
+    Args:
+        gpu: what is known of the GPU that it runs on; None on the CPU.
+    """
     machine = this_machine()
+    cpu = {"kind": "cpu", "name": "cpu", "total_bytes": machine.total_bytes}
     host = {name: value for name, value in machine.to_json().items() if name != "host"}  # recordings are shared: no host names
-    return {"versions": library_versions(), "device": _device(machine.total_bytes), "host": host}
+    return {"versions": library_versions(), "device": gpu or cpu, "host": host}
 
 
 def library_versions() -> dict[str, str]:
@@ -29,10 +32,3 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _device(host_bytes: int) -> dict[str, Any]:
-    if not torch.cuda.is_available():
-        return {"kind": "cpu", "name": "cpu", "total_bytes": host_bytes}
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return {"kind": "cuda", "name": properties.name, "total_bytes": properties.total_memory, "cuda": torch.version.cuda}

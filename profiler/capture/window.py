@@ -34,19 +34,40 @@ _ALLOCATING_LEAVES = frozenset(
 """Operators that only make room for another's result; the operator that wanted it is named instead."""
 
 
+class Allocation(NamedTuple):
+    """What the CUDA allocator's own history adds to a memory event."""
+
+    requested_bytes: int
+    stream: int
+    segment: int | None
+    """Address of the reserved range that holds the block."""
+    stack: int | None
+
+
 class MemoryEvent(NamedTuple):
     """Torch's own memory event, and where it happened."""
 
     time_ns: int
     pointer: int
     num_bytes: int
-    """Negative when freed."""
-    total_allocated: int
+    """Negative when freed. On a GPU the bytes of the block, not what was asked for."""
+    total_allocated: int | None
+    """Torch's own sum after this event; None where only the allocator's history saw it."""
     device: int
-    module: str | None
-    operator: str | None
-    in_backward: bool
-    recomputed: bool
+    module: str | None = None
+    operator: str | None = None
+    in_backward: bool = False
+    recomputed: bool = False
+    total_reserved: int = 0
+    allocation: Allocation | None = None
+
+
+class FreeCompleted(NamedTuple):
+    """No stream uses a freed block any more; only the CUDA allocator's history tells."""
+
+    time_ns: int
+    pointer: int
+    device: int
 
 
 class NoteEvent(NamedTuple):
@@ -80,7 +101,7 @@ class RawWindow:
 
     start_ns: int
     end_ns: int
-    events: list[MemoryEvent | NoteEvent] = field(default_factory=list)
+    events: list[MemoryEvent | FreeCompleted | NoteEvent] = field(default_factory=list)
     intervals: list[Interval] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
@@ -107,7 +128,7 @@ class Window:
         self._profile.stop()
         inner = self._profile.profiler
         roots = inner.kineto_results.experimental_event_tree()
-        raw = _Walk(notes).run(roots)
+        raw = _Walk(notes, _forward_threads(roots, inner.kineto_results)).run(roots)
         # The profile object and its results refer to each other; let them go now, not when a collection happens to run.
         inner.kineto_results = None
         self._profile.profiler = None
@@ -127,15 +148,27 @@ class _Place(NamedTuple):
     """No operator encloses this."""
 
 
+def _forward_threads(roots: list[Any], results: Any) -> dict[int, int]:
+    """Return the thread that made each autograd node which ran, by the number of the event; nothing where there is but one thread.
+
+    Every thread counts autograd's sequence numbers from zero, and on a GPU backward, with what it recomputes, has a thread of its own. The
+    event tree lacks the forward's thread, which Kineto's flat list of the same events holds.
+    """
+    if len({root.start_tid for root in roots}) < 2:
+        return {}
+    return {event.correlation_id(): thread for event in results.events() if (thread := event.fwd_thread_id())}
+
+
 class _Walk:
-    def __init__(self, notes: list[Note]) -> None:
+    def __init__(self, notes: list[Note], forward_threads: dict[int, int]) -> None:
         self._notes = notes
-        self._modules_by_sequence: dict[int, str | None] = {}
+        self._forward_threads = forward_threads
+        self._modules_by_sequence: dict[tuple[int, int], str | None] = {}
         self._raw = RawWindow(0, 0)
 
     def run(self, roots: list[Any]) -> RawWindow:
         nowhere = _Place(None, None, False, False, True)
-        for root in roots:
+        for root in sorted(roots, key=lambda root: root.start_time_ns):  # of several threads: a forward before its backward
             self._visit(root, nowhere)
         raw = self._raw
         raw.events.sort(key=lambda event: event.time_ns)  # stable: one thread's events keep their order
@@ -179,6 +212,7 @@ class _Walk:
             operator=place.operator,
             in_backward=place.in_backward,
             recomputed=place.recomputed,
+            total_reserved=fields.total_reserved,
         )
         self._raw.events.append(event)
 
@@ -194,7 +228,8 @@ class _Walk:
 
     def _backward_node(self, node: Any, place: _Place) -> _Place:
         self._raw.intervals.append(Interval("node", "", node.start_time_ns, node.end_time_ns))
-        module = self._modules_by_sequence.get(node.extra_fields.sequence_number)
+        thread = self._forward_threads.get(node.correlation_id, node.start_tid)
+        module = self._modules_by_sequence.get((thread, node.extra_fields.sequence_number))
         operator = node.name[len(_BACKWARD_NODE) :]
         return _Place(module, operator, True, False, True)
 
@@ -205,7 +240,7 @@ class _Walk:
         sequence = node.extra_fields.sequence_number
         if sequence >= 0 and (not place.in_backward or place.recomputed):
             # Several operators see one number; the last of them made the autograd node.
-            self._modules_by_sequence[sequence] = place.module
+            self._modules_by_sequence[node.start_tid, sequence] = place.module
         if not name.startswith("aten::"):
             return place
         if place.top:

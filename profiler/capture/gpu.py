@@ -1,0 +1,82 @@
+"""What recording on GPUs adds to a recording: the allocator's history beside torch.profiler's events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from profiler.capture.convert import Converter
+from profiler.capture.cuda_history import CudaHistory, why_no_history
+from profiler.capture.cuda_join import CudaJoin
+from profiler.capture.nvml import Nvml
+from profiler.capture.window import RawWindow
+from profiler.capture.workspaces import workspace_sizes
+
+
+class GpuCapture:
+    """The allocator's history over one recording; needs CUDA. Where there is no history, events are those of torch.profiler alone."""
+
+    def __init__(self, origin_ns: int, rank: int) -> None:
+        self._join = CudaJoin(origin_ns, rank)
+        self._history: CudaHistory | None = None
+        self._reason: str | None = None
+
+    def start(self, converter: Converter) -> None:
+        """Switch the history on and count what exists, right before the first window opens."""
+        self._reason = why_no_history()
+        if self._reason is None:
+            self._history = CudaHistory()
+            converter.begin(self._join.begin(self._history.start()), workspace_sizes())
+
+    def join(self, raw: RawWindow) -> dict[str, pa.Table]:
+        """Make a window that just ended exact; return its parts of the tables ``segments`` and ``stacks``."""
+        if self._history is None:
+            return {}
+        try:
+            snapshot = self._history.take()
+        except RuntimeError as error:  # a GPU that failed answers nothing; what the profiler saw is still worth keeping
+            self._history = None
+            self._reason = f"The CUDA allocator's history ends early, because the GPU failed: {str(error).splitlines()[0][:200]}"
+            return {}
+        return self._join.join(raw, snapshot)
+
+    def stop(self) -> None:
+        """Switch the history off."""
+        if self._history is not None:
+            self._history.stop()
+            self._history = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the recording cannot show on GPUs, one sentence each."""
+        return [*([self._reason] if self._reason else []), *self._join.warnings()]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is known beside the events: the times that memory ran out."""
+        return {"ooms": self._join.ooms} if self._join.ooms else {}
+
+
+def describe_gpu() -> dict[str, Any]:
+    """Return `Metadata.device` for the current GPU."""
+    index = torch.cuda.current_device()
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "kind": "cuda",
+        "name": properties.name,
+        "index": index,
+        "total_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+        "cuda": torch.version.cuda,
+        "driver": _driver_version(),
+    }
+
+
+def _driver_version() -> str | None:
+    nvml = Nvml.open()
+    if not isinstance(nvml, Nvml):
+        return None
+    version = nvml.driver_version
+    nvml.close()
+    return version
