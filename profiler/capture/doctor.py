@@ -1,11 +1,10 @@
-"""What this machine can measure, and why not what it cannot -> plain findings. Imports torch."""
+"""What this machine can measure, and why not what it cannot -> plain findings. Imports torch where there is one."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
-
-import torch
 
 from profiler.capture.nvml import Nvml
 from profiler.capture.surroundings import library_versions
@@ -29,6 +28,10 @@ def examine() -> dict[str, str]:
 
 
 def _cuda() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "none: torch is not installed. Recordings can be opened; to measure, use the Python of your training"
+    import torch
+
     if not torch.cuda.is_available():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a CPU build"
         return f"none: {built}, and torch.cuda.is_available() is False"
