@@ -12,47 +12,10 @@ from dataclasses import dataclass
 from profiler.allocator import expandable
 from profiler.allocator.blocks import Block, Pool, Segment
 from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.driver import Driver
+from profiler.allocator.sizes import SMALL_BYTES, round_size, segment_bytes, should_split
 from profiler.allocator.stats import Stats
-from profiler.units import KIB, MIB
-
-MIN_BLOCK_BYTES = KIB // 2
-SMALL_BYTES = MIB
-SMALL_SEGMENT_BYTES = 2 * MIB
-MIN_OWN_SEGMENT_BYTES = 10 * MIB
-SEGMENT_ROUNDING_BYTES = 2 * MIB
-
-
-class Driver:
-    """The card: hands out address ranges until its capacity is reached.
-
-    Args:
-        capacity_bytes: what the allocator may reserve: the card's memory less what lies outside (context, other processes); None: no limit.
-        total_bytes: the card's whole memory, of which expandable segments reserve addresses for 9/8.
-        first_address: where the addresses begin.
-    """
-
-    def __init__(self, capacity_bytes: int | None = None, total_bytes: int | None = None, first_address: int = 0x7F00_0000_0000) -> None:
-        self.capacity_bytes = capacity_bytes
-        self.total_bytes = total_bytes or capacity_bytes or 1 << 40
-        self.next_address = first_address
-        self.used_bytes = 0
-
-    def reserve(self, num_bytes: int) -> bool:
-        """Take memory; False where there is not enough."""
-        if self.capacity_bytes is not None and self.used_bytes + num_bytes > self.capacity_bytes:
-            return False
-        self.used_bytes += num_bytes
-        return True
-
-    def give_back(self, num_bytes: int) -> None:
-        """Return memory."""
-        self.used_bytes -= num_bytes
-
-    def address_for(self, num_bytes: int, stream: int, *, is_small: bool) -> int:
-        """Return the address of a new range; replays override this with what was recorded."""
-        address = self.next_address
-        self.next_address += -(-num_bytes // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
-        return address
+from profiler.errors import SpecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +54,22 @@ class CachingAllocator:
         self.segments: dict[int, Block] = {}
         """The first block of each segment, by the segment's address."""
         self.on_segment = on_segment or (lambda action, address, num_bytes, stream: None)
-        self._waiting: list[Block] = []
+        self._waiting: dict[Block, None] = {}
         fraction = self.config.memory_fraction
+        if fraction is not None and not self.driver.knows_total:
+            raise SpecError(f"A memory fraction of {fraction} needs the card's size. Give a capacity, such as 24GiB.")
         self.allowed_bytes = None if fraction is None else int(fraction * self.driver.total_bytes)
         self._collects = self.allowed_bytes is not None and self.config.garbage_collection_threshold > 0
 
     def malloc(self, requested: int, stream: int = 0) -> Block | OutOfMemory:
         """Return a block of at least ``requested`` bytes, or how memory ran out."""
-        size = self.round_size(requested)
+        size = round_size(requested, self.config)
         pool = self.small if size <= SMALL_BYTES else self.large
         block = self._best_fit(pool, size, stream) or self._grow(pool, size, stream)
         if block is None:
             return self._out_of_memory(pool, requested, size, stream)
         remaining = block.size - size
-        if self._should_split(pool, size, remaining):
+        if remaining and should_split(size, remaining, self.config, is_small=pool.is_small):
             pool.put(block.cut(size))
         block.allocated, block.requested = True, requested
         stats = self.stats
@@ -126,33 +91,36 @@ class CachingAllocator:
 
     def free(self, block: Block) -> None:
         """Free a block; it can be used again at once unless another stream used it."""
-        self.request_free(block)
         if block.waiting:
-            self._waiting.append(block)
+            self.free_later(block)
         else:
-            self.complete_free(block)
+            self._request_free(block)
+            self._complete_free(block)
 
-    def request_free(self, block: Block) -> None:
-        """The tensor is gone: no longer allocated, still active."""
-        block.allocated = False
-        self.stats.allocated_bytes -= block.size
-        self.stats.requested_bytes -= block.requested
+    def free_later(self, block: Block) -> None:
+        """The tensor is gone, but a stream still uses the block: no longer allocated, still active."""
+        self._request_free(block)
+        block.waiting = block.waiting or {block.stream}
+        self._waiting[block] = None
 
     def complete_free(self, block: Block) -> None:
         """No stream uses the block any more: it joins its free neighbours and can be used again."""
-        pool = block.pool
-        block.waiting = None
-        self.stats.active_bytes -= block.size
-        pool.absorb(block, block.prev)
-        pool.absorb(block, block.next)
-        if block.prev is None:
-            self.segments[block.segment.address] = block
-        pool.put(block)
+        if block in self._waiting:  # else the allocator waited for it itself, to make room
+            del self._waiting[block]
+            self._complete_free(block)
+
+    def hold(self, block: Block) -> None:
+        """Count a block that was active before anything was asked of this allocator."""
+        self.stats.active_bytes += block.size
+        if block.allocated:
+            self.stats.allocated_bytes += block.size
+            self.stats.requested_bytes += block.requested
+        else:
+            self._waiting[block] = None
 
     def events_done(self) -> None:
         """All streams have caught up: blocks that waited for them are free."""
-        waiting, self._waiting = self._waiting, []
-        for block in waiting:
+        for block in list(self._waiting):
             self.complete_free(block)
 
     def empty_cache(self) -> None:
@@ -161,29 +129,10 @@ class CachingAllocator:
         for pool in (self.large, self.small):
             self._release(pool)
 
-    def round_size(self, requested: int) -> int:
-        """Return the bytes that a request is rounded up to."""
-        if requested < MIN_BLOCK_BYTES:
-            return MIN_BLOCK_BYTES
-        slot = min(max(requested.bit_length() - 1 - 20, 0), 15)
-        divisions = self.config.roundup_power2_divisions[slot]
-        if divisions == 1 and self.config.torch_version < (2, 4):
-            return requested  # these versions then do not round at all
-        if divisions > 1 and requested > MIN_BLOCK_BYTES * divisions:
-            return _round_power2(requested, divisions)
-        return -(-requested // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES
-
-    def segment_bytes(self, size: int) -> int:
-        """Return the bytes of the segment that is asked of the driver for a block of ``size``."""
-        if size <= SMALL_BYTES:
-            return SMALL_SEGMENT_BYTES
-        if size < MIN_OWN_SEGMENT_BYTES:
-            return self.config.large_segment_size_bytes
-        return -(-size // SEGMENT_ROUNDING_BYTES) * SEGMENT_ROUNDING_BYTES
-
+    @property
     def inactive_split_bytes(self) -> int:
-        """Return the bytes of free blocks that share their segment, so that it cannot be given back."""
-        return sum(block.size for pool in (self.small, self.large) for block in pool.free_blocks() if block.is_split)
+        """Bytes of free blocks that share their segment, so that it cannot be given back; expandable segments, which can, do not count."""
+        return self.small.split_bytes + self.large.split_bytes
 
     def blocks(self, segment_address: int) -> list[Block]:
         """Return the blocks of a segment by address, unmapped ranges included."""
@@ -193,6 +142,21 @@ class CachingAllocator:
             found.append(block)
             block = block.next
         return found
+
+    def _request_free(self, block: Block) -> None:
+        block.allocated = False
+        self.stats.allocated_bytes -= block.size
+        self.stats.requested_bytes -= block.requested
+
+    def _complete_free(self, block: Block) -> None:
+        pool = block.pool
+        block.waiting = None
+        self.stats.active_bytes -= block.size
+        pool.absorb(block, block.prev)
+        pool.absorb(block, block.next)
+        if block.prev is None:
+            self.segments[block.segment.address] = block
+        pool.put(block)
 
     def _best_fit(self, pool: Pool, size: int, stream: int) -> Block | None:
         """Return the smallest free block that is large enough, taken from its list; None where the rules refuse it."""
@@ -216,7 +180,7 @@ class CachingAllocator:
         limit = self.config.max_split_size_bytes
         if limit is not None and self._oversize(block, size, limit):
             return None
-        free.remove(block)
+        pool.take(block)
         return block
 
     def _oversize(self, block: Block, size: int, limit: int) -> bool:
@@ -224,12 +188,6 @@ class CachingAllocator:
         if size < limit:
             return block.size >= limit
         return block.size >= size + self.config.max_non_split_rounding_bytes
-
-    def _should_split(self, pool: Pool, size: int, remaining: int) -> bool:
-        if pool.is_small or self.config.expandable_segments:
-            return remaining >= MIN_BLOCK_BYTES
-        limit = self.config.max_split_size_bytes
-        return (limit is None or size < limit) and remaining > SMALL_BYTES
 
     def _grow(self, pool: Pool, size: int, stream: int) -> Block | None:
         """Get memory from the driver, giving back what is cached where that is needed."""
@@ -245,14 +203,14 @@ class CachingAllocator:
         return block
 
     def _from_driver(self, pool: Pool, size: int, stream: int) -> Block | None:
-        num_bytes = self.segment_bytes(size)
+        num_bytes = segment_bytes(size, self.config)
         if self.allowed_bytes is not None and self.stats.reserved_bytes + num_bytes > self.allowed_bytes:
             return None
         if self.config.expandable_segments:
             return expandable.allocate(self, pool, size, stream)
         if not self.driver.reserve(num_bytes):
             return None
-        segment = Segment(self.driver.address_for(num_bytes, stream, is_small=pool.is_small), num_bytes)
+        segment = Segment(self.driver.address_for(num_bytes), num_bytes)
         block = self.segments[segment.address] = Block(segment, pool, stream, segment.address, num_bytes)
         self.grew("segment_alloc", segment.address, num_bytes, stream)
         return block
@@ -331,18 +289,9 @@ class CachingAllocator:
         free = pool.free.get(stream)
         return OutOfMemory(
             requested_bytes=requested,
-            segment_bytes=self.segment_bytes(size),
+            segment_bytes=segment_bytes(size, self.config),
             reserved_bytes=self.stats.reserved_bytes,
             allocated_bytes=self.stats.allocated_bytes,
             largest_free_bytes=free.at(len(free) - 1).size if free is not None and len(free) else 0,
             capacity_bytes=self.driver.capacity_bytes if self.allowed_bytes is None else self.allowed_bytes,
         )
-
-
-def _round_power2(size: int, divisions: int) -> int:
-    """Round up to one of ``divisions`` steps between two powers of two."""
-    if size & (size - 1) == 0:
-        return size
-    floor = 1 << (size.bit_length() - 1)
-    step = floor >> (divisions.bit_length() - 1)
-    return floor << 1 if step == 0 else -(-size // step) * step

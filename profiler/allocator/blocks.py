@@ -93,13 +93,15 @@ class FreeList:
 class Pool:
     """Small or large blocks of all streams."""
 
-    __slots__ = ("free", "is_small", "lookups", "unmapped")
+    __slots__ = ("free", "is_small", "lookups", "split_bytes", "unmapped")
 
     def __init__(self, *, is_small: bool) -> None:
         self.is_small = is_small
         self.free: dict[int, FreeList] = {}
         self.unmapped: dict[int, list[Block]] = {}
         """Ranges of expandable segments that no page is mapped to, by address."""
+        self.split_bytes = 0
+        """Bytes of free blocks that share a segment which is not expandable. A free block's neighbours stay while it is free."""
         self.lookups = 0
         """Counted while garbage collection is on; the age of a free block is the look-ups since it became free."""
 
@@ -110,10 +112,14 @@ class Pool:
         if free is None:
             free = self.free[block.stream] = FreeList()
         free.add(block)
+        if block.is_split and not block.segment.expandable:
+            self.split_bytes += block.size
 
     def take(self, block: Block) -> None:
-        """Remove a free block."""
+        """Remove a free block, before anything about it changes."""
         self.free[block.stream].remove(block)
+        if block.is_split and not block.segment.expandable:
+            self.split_bytes -= block.size
 
     def free_blocks(self) -> list[Block]:
         """Return all free blocks: streams in order, then by size and address."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from profiler.allocator.blocks import Block, FreeList, Pool, Segment
-from profiler.units import MIB
+from profiler.allocator.sizes import page_bytes
 
 if TYPE_CHECKING:
     from profiler.allocator.allocator import CachingAllocator
-
-_SMALL_PAGE_BYTES = 2 * MIB
 
 
 def best_fit(free: FreeList, place: int) -> Block:
@@ -32,33 +30,39 @@ def _reach(block: Block) -> int:
 def allocate(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Block | None:
     """Map what is missing and return a block of at least ``size`` bytes, out of all lists; None where the card is full."""
     block = _find(allocator, pool, size, stream)
-    if not block.mapped and not _map(allocator, block, min(block.size, size)):
+    if block is None or (not block.mapped and not map_pages(allocator, block, min(block.size, size))):
         return None
     while block.size < size:
         unmapped = block.next
         assert unmapped is not None
-        if not _map(allocator, unmapped, min(size - block.size, unmapped.size)):
+        if not map_pages(allocator, unmapped, min(size - block.size, unmapped.size)):
             return None
         block = unmapped
     pool.take(block)
     return block
 
 
-def _find(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Block:
-    """Return where the block shall begin: an unmapped range, or the free block right before it."""
+def _find(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Block | None:
+    """Return where the block shall begin: an unmapped range, or the free block right before it; None if no card has that much."""
     for unmapped in pool.unmapped.get(stream, ()):
         before = unmapped.prev
         start = before if before is not None and before.is_available else unmapped
         if _room(start, size) >= size:
             return start
-    page_bytes = _SMALL_PAGE_BYTES if pool.is_small else allocator.config.large_segment_size_bytes
-    total_bytes = allocator.driver.total_bytes
-    num_bytes = -(-(total_bytes + total_bytes // 8) // page_bytes) * page_bytes
-    address = allocator.driver.address_for(num_bytes, stream, is_small=pool.is_small)
-    segment = Segment(address, num_bytes, expandable=True, page_bytes=page_bytes)
+    page = page_bytes(allocator.config, is_small=pool.is_small)
+    num_bytes = range_bytes(allocator.driver.total_bytes, page)
+    if num_bytes < size:
+        return None
+    address = allocator.driver.address_for(num_bytes)
+    segment = Segment(address, num_bytes, expandable=True, page_bytes=page)
     block = allocator.segments[address] = Block(segment, pool, stream, address, num_bytes, mapped=False)
     pool.put_unmapped(block)
     return block
+
+
+def range_bytes(total_bytes: int, page: int) -> int:
+    """Return the addresses that an expandable segment reserves: whole pages for 9/8 of the card's memory."""
+    return -(-(total_bytes + total_bytes // 8) // page) * page
 
 
 def _room(block: Block | None, enough: int) -> int:
@@ -70,7 +74,7 @@ def _room(block: Block | None, enough: int) -> int:
     return num_bytes
 
 
-def _map(allocator: CachingAllocator, block: Block, size: int) -> bool:
+def map_pages(allocator: CachingAllocator, block: Block, size: int) -> bool:
     """Map whole pages to the first ``size`` bytes of an unmapped range and join its free neighbours."""
     segment, pool = block.segment, block.pool
     end = block.address + size - segment.address

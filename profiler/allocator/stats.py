@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_BYTES = ("allocated_bytes", "requested_bytes", "active_bytes", "reserved_bytes")
+
 
 @dataclass(slots=True)
 class Stats:
@@ -23,10 +25,15 @@ class Stats:
     num_alloc_retries: int = 0
     num_ooms: int = 0
 
+    def start_peaks(self) -> None:
+        """Let the peaks begin at what is held now."""
+        for name in _BYTES:
+            setattr(self, f"peak_{name}", getattr(self, name))
+
     def to_torch(self, inactive_split_bytes: int) -> dict[str, int]:
         """Return the numbers under the keys of ``torch.cuda.memory_stats()``."""
         values = {}
-        for name in ("allocated_bytes", "requested_bytes", "active_bytes", "reserved_bytes"):
+        for name in _BYTES:
             values[f"{name}.all.current"] = getattr(self, name)
             values[f"{name}.all.peak"] = getattr(self, f"peak_{name}")
         counts = ("num_device_alloc", "num_device_free", "num_alloc_retries", "num_ooms")

@@ -1,0 +1,101 @@
+"""A state, as a snapshot shows it, <-> an allocator that holds it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from profiler.allocator.allocator import CachingAllocator
+from profiler.allocator.blocks import Block, Pool, Segment
+from profiler.allocator.expandable import range_bytes
+from profiler.allocator.sizes import page_bytes
+from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
+
+
+def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
+    """Put ``state`` into an allocator that is empty and return its active blocks by address."""
+    ranges: dict[int, list[SegmentState]] = {}
+    for found in state:
+        base = found.address if found.range_address is None else found.range_address
+        ranges.setdefault(base, []).append(found)
+    active: dict[int, Block] = {}
+    for base, rows in ranges.items():
+        pool = allocator.small if rows[0].is_small else allocator.large
+        segment = _segment(allocator, base, rows)
+        blocks = _blocks(segment, pool, rows)
+        for left, right in pairwise(blocks):
+            left.next, right.prev = right, left
+        allocator.segments[base] = blocks[0]
+        for block in blocks:
+            _enter(allocator, block, active)
+    stats = allocator.stats
+    stats.reserved_bytes = allocator.driver.used_bytes = sum(found.bytes for found in state)
+    stats.start_peaks()
+    return active
+
+
+def snapshot(allocator: CachingAllocator) -> State:
+    """Return what the allocator holds, segments by address; rows of mapped pages are a segment each, as PyTorch shows them."""
+    found = []
+    for base in sorted(allocator.segments):
+        row: list[Block] = []
+        for block in [*allocator.blocks(base), None]:
+            if block is not None and block.mapped:
+                row.append(block)
+            elif row:
+                found.append(_row_state(row))
+                row = []
+    return tuple(found)
+
+
+def _segment(allocator: CachingAllocator, base: int, rows: list[SegmentState]) -> Segment:
+    if not rows[0].is_expandable:
+        return Segment(base, rows[0].bytes)
+    page = page_bytes(allocator.config, is_small=rows[0].is_small)
+    num_bytes = max(range_bytes(allocator.driver.total_bytes, page), -(-(rows[-1].end - base) // page) * page)
+    return Segment(base, num_bytes, expandable=True, page_bytes=page)
+
+
+def _blocks(segment: Segment, pool: Pool, rows: list[SegmentState]) -> list[Block]:
+    """Return the blocks of a segment by address, with what is not mapped between and behind its rows."""
+    blocks: list[Block] = []
+    here, stream = segment.address, rows[0].stream
+    for row in rows:
+        if row.address > here:
+            blocks.append(Block(segment, pool, stream, here, row.address - here, mapped=False))
+        for found in row.blocks:
+            block = Block(segment, pool, stream, found.address, found.bytes)
+            block.requested = found.requested_bytes
+            block.allocated = found.status is BlockStatus.ALLOCATED
+            block.waiting = {stream} if found.status is BlockStatus.PENDING else None
+            blocks.append(block)
+        here = row.end
+    end = segment.address + segment.bytes
+    if end > here:
+        blocks.append(Block(segment, pool, stream, here, end - here, mapped=False))
+    return blocks
+
+
+def _enter(allocator: CachingAllocator, block: Block, active: dict[int, Block]) -> None:
+    """Put a block into the list it belongs to, and count it."""
+    if not block.mapped:
+        block.pool.put_unmapped(block)
+    elif block.is_available:
+        block.pool.put(block)
+    else:
+        active[block.address] = block
+        allocator.hold(block)
+
+
+def _row_state(row: list[Block]) -> SegmentState:
+    first = row[0]
+    blocks = tuple(BlockState(block.address, block.size, 0 if block.is_available else block.requested, _status(block)) for block in row)
+    num_bytes = sum(block.size for block in row)
+    expandable = first.segment.expandable
+    base = first.segment.address if expandable else None
+    return SegmentState(first.address, num_bytes, first.stream, first.pool.is_small, blocks, expandable, base)
+
+
+def _status(block: Block) -> BlockStatus:
+    if block.allocated:
+        return BlockStatus.ALLOCATED
+    return BlockStatus.PENDING if block.waiting else BlockStatus.INACTIVE

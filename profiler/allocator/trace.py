@@ -1,0 +1,169 @@
+"""What a program asked of the allocator, as columns: from a snapshot's history or from a Recording, to what is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from profiler.allocator.state import BlockStatus, State
+from profiler.recording import Action, Recording
+
+
+class Kind(IntEnum):
+    """What a row says; the names are those of the snapshot's actions."""
+
+    ALLOC = 0
+    FREE_REQUESTED = 1
+    FREE_COMPLETED = 2
+    SEGMENT_ALLOC = 3
+    SEGMENT_FREE = 4
+    SEGMENT_MAP = 5
+    SEGMENT_UNMAP = 6
+    OOM = 7
+    OTHER = 8
+    """Changes nothing: ``snapshot``, ``user_defined``, and what is not known."""
+
+
+class Op(IntEnum):
+    """A step of the program, as it is replayed."""
+
+    ALLOC = 0
+    FREE = 1
+    FREE_REQUESTED = 2
+    FREE_COMPLETED = 3
+    EMPTY_CACHE = 4
+    """Segments were given back and nothing was asked of the driver right after: the program called ``empty_cache``."""
+    RETRY = 5
+    """Segments were given back to make room for the next request. Decided by the allocator, unless the program called ``empty_cache`` there."""
+    OOM = 6
+
+
+KIND_OF_ACTION = {kind.name.lower(): kind for kind in Kind if kind is not Kind.OTHER}
+RELEASES = (Kind.SEGMENT_FREE, Kind.SEGMENT_UNMAP)
+GROWTHS = (Kind.SEGMENT_ALLOC, Kind.SEGMENT_MAP)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Rows in the order of time; the columns have one length.
+
+    ``key`` names the block: its recorded address, or its number in a Recording; a block is the one that was last allocated under its key.
+    ``bytes`` are requested bytes, for segments the bytes of the range, for ``OOM`` what could not be had.
+    """
+
+    kind: np.ndarray[Any, np.dtype[np.int8]]
+    key: np.ndarray[Any, np.dtype[np.int64]]
+    bytes: np.ndarray[Any, np.dtype[np.int64]]
+    stream: np.ndarray[Any, np.dtype[np.int64]]
+    source_row: np.ndarray[Any, np.dtype[np.int64]]
+    """The row of the history or of the Recording's events that a row came from; -1 where it came from none."""
+
+    @classmethod
+    def of(cls, kind: Sequence[int], key: Sequence[int], num_bytes: Sequence[int], stream: Sequence[int]) -> Trace:
+        """Return the trace of equally long columns; any sequence or array that holds integers."""
+        wide = [np.asarray(column, np.int64) for column in (key, num_bytes, stream)]
+        return cls(np.asarray(kind, np.int8), *wide, source_row=np.arange(len(kind)))
+
+    @classmethod
+    def from_recording(cls, recording: Recording, device: int = 0) -> Trace:
+        """Return what a Recording says of one device; blocks older than it are allocated first, in their order.
+
+        Rows without bytes are left out: torch asks the allocator for nothing then.
+        """
+        events = recording.events
+        mask = pc.and_(pc.equal(events["device"], device), pc.greater(events["requested_bytes"], 0))
+        rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+        events = events.take(pa.array(rows))
+        columns = [events[name].fill_null(0).to_numpy() for name in ("block", "requested_bytes", "stream")]
+        trace = cls(_kinds(events["action"]), *(column.astype(np.int64) for column in columns), source_row=rows)
+        return trace._with_releases(recording, device, events["time_us"].to_numpy())
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def preceded_by(self, state: State) -> Trace:
+        """Return the trace with the live blocks of ``state`` allocated before it, lowest address first.
+
+        This is how other settings are tried on a history that did not begin empty: what was cached by an unknown past is left out.
+        """
+        blocks = [(block, segment.stream) for segment in state for block in segment.active_blocks]
+        num = len(blocks)
+        pending = [i for i, (block, _) in enumerate(blocks) if block.status is BlockStatus.PENDING]
+        head = [Kind.ALLOC] * num + [Kind.FREE_REQUESTED] * len(pending)
+        order = [*range(num), *pending]
+        columns = [
+            [blocks[i][0].address for i in order],
+            [blocks[i][0].requested_bytes or blocks[i][0].bytes for i in order],
+            [blocks[i][1] for i in order],
+            [-1] * len(order),
+        ]
+        rest = (self.key, self.bytes, self.stream, self.source_row)
+        joined = [np.concatenate([np.asarray(first, np.int64), then]) for first, then in zip(columns, rest, strict=True)]
+        return Trace(np.concatenate([np.asarray(head, np.int8), self.kind]), *joined)
+
+    @cached_property
+    def steps(self) -> list[tuple[int, int, int, int, int]]:
+        """The program's steps: ``Op``, key, bytes, stream, row.
+
+        A free that completes at once is one step; a run of releases is one step; what the driver gave is left out.
+        """
+        kind, key = self.kind, self.key
+        following = np.append(kind[1:], Kind.OTHER)
+        next_key = np.append(key[1:], -1)
+        at_once = (kind == Kind.FREE_REQUESTED) & (following == Kind.FREE_COMPLETED) & (next_key == key)
+        ops = np.full(len(kind), -1, np.int8)
+        for from_kind, op in _OP_OF_KIND:
+            ops[kind == from_kind] = op
+        ops[at_once] = Op.FREE
+        ops[1:][at_once[:-1]] = -1
+        self._mark_releases(ops)
+        keep = np.flatnonzero(ops >= 0)
+        columns = (ops[keep], key[keep], self.bytes[keep], self.stream[keep], keep)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def _mark_releases(self, ops: np.ndarray[Any, np.dtype[np.int8]]) -> None:
+        """Set one step at the beginning of each run of releases, by what follows the run."""
+        released = np.isin(self.kind, RELEASES)
+        starts = np.flatnonzero(released & ~np.concatenate([[False], released[:-1]]))
+        ends = np.flatnonzero(released & ~np.concatenate([released[1:], [False]]))
+        follows = np.append(self.kind, Kind.OTHER)[ends + 1]
+        ops[starts] = np.where(np.isin(follows, (*GROWTHS, Kind.OOM)), Op.RETRY, Op.EMPTY_CACHE)
+
+    def _with_releases(self, recording: Recording, device: int, times_us: np.ndarray[Any, Any]) -> Trace:
+        """Return the trace with the segments' rows of a Recording put in by time."""
+        segments = recording.segments
+        segments = segments.filter(pc.equal(segments["device"], device))
+        kinds = _kinds(segments["action"])
+        if not np.isin(kinds, (*RELEASES, Kind.OOM)).any():
+            return self
+        order = np.argsort(np.concatenate([times_us, segments["time_us"].to_numpy()]), kind="stable")
+        columns = [segments[name].fill_null(0).to_numpy().astype(np.int64) for name in ("address", "bytes", "stream")]
+        columns.append(np.full(len(kinds), -1))
+        own = (self.key, self.bytes, self.stream, self.source_row)
+        joined = [np.concatenate([first, then])[order] for first, then in zip(own, columns, strict=True)]
+        return Trace(np.concatenate([self.kind, kinds])[order], *joined)
+
+
+_OP_OF_KIND = (
+    (Kind.ALLOC, Op.ALLOC),
+    (Kind.FREE_REQUESTED, Op.FREE_REQUESTED),
+    (Kind.FREE_COMPLETED, Op.FREE_COMPLETED),
+    (Kind.OOM, Op.OOM),
+)
+
+
+def _kinds(actions: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int8]]:
+    """Return the kind of each action of a Recording's events or segments."""
+    encoded = actions.combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    known = KIND_OF_ACTION | {Action.PREEXISTING.value: Kind.ALLOC}
+    kinds = np.asarray([known.get(action, Kind.OTHER) for action in encoded.dictionary.to_pylist()] or [Kind.OTHER], np.int8)
+    return kinds[encoded.indices.fill_null(0).to_numpy()]

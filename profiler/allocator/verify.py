@@ -1,0 +1,188 @@
+"""A recorded history, replayed decision by decision: did the model do what the real allocator did?
+
+The driver's part is given by the history (where a new segment lies, when segments are given back); everything else is decided here and
+compared. What the history says is then taken, so that one difference is counted once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from profiler.allocator import expandable
+from profiler.allocator.allocator import CachingAllocator
+from profiler.allocator.blocks import Block
+from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.driver import Driver
+from profiler.allocator.restore import restore, snapshot
+from profiler.allocator.state import BlockStatus, State
+from profiler.allocator.stats import Stats
+from profiler.allocator.trace import Kind, Trace
+
+_Range = tuple[str, int, int, int]
+"""Action, address, bytes, stream."""
+
+
+@dataclass(kw_only=True)
+class Verification:
+    """How many recorded decisions the model made too."""
+
+    num_allocs: int = 0
+    num_allocs_matched: int = 0
+    """Allocations at the recorded address."""
+    num_segments: int = 0
+    num_segments_matched: int = 0
+    """New segments and mappings: when, where and how big."""
+    num_releases: int = 0
+    num_releases_matched: int = 0
+    """Segments given back and pages unmapped: which, and in which order."""
+    num_final_blocks: int = 0
+    num_final_blocks_matched: int = 0
+    """Blocks at the end: address, bytes and status."""
+    first_difference: str | None = None
+    stats: Stats = field(default_factory=Stats)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every decision was the same."""
+        return self.first_difference is None
+
+
+def verify(trace: Trace, start: State, final: State, config: AllocatorConfig | None = None) -> Verification:
+    """Replay ``trace`` from ``start`` under the settings it was recorded with, and compare every decision.
+
+    Args:
+        trace: a device's history, with recorded addresses as keys.
+        start: the state before it (`undo`).
+        final: the snapshot's segments.
+        config: the settings that were in force.
+    """
+    check = _Check(config or AllocatorConfig(), start)
+    columns = (trace.kind.tolist(), trace.key.tolist(), trace.bytes.tolist(), trace.stream.tolist())
+    for row, (kind, key, num_bytes, stream) in enumerate(zip(*columns, strict=True)):
+        check.row = row
+        if kind == Kind.ALLOC:
+            check.alloc(key, num_bytes, stream)
+        elif kind == Kind.FREE_REQUESTED:
+            check.free_requested(key)
+        elif kind == Kind.FREE_COMPLETED:
+            check.free_completed(key)
+        elif kind in (Kind.SEGMENT_ALLOC, Kind.SEGMENT_MAP):
+            check.grown.append((Kind(kind).name.lower(), key, num_bytes, stream))
+        elif kind in (Kind.SEGMENT_FREE, Kind.SEGMENT_UNMAP):
+            check.released((Kind(kind).name.lower(), key, num_bytes, stream))
+        elif kind == Kind.OOM:
+            check.take_growth()
+    check.end(final)
+    return check.result
+
+
+class _RecordedDriver(Driver):
+    """Gives new segments the addresses that the history says come next."""
+
+    def __init__(self, grown: list[_Range]) -> None:
+        super().__init__()
+        self._grown = grown
+
+    def address_for(self, num_bytes: int) -> int:
+        return self._grown[0][1] if self._grown else super().address_for(num_bytes)
+
+
+class _Check:
+    """The replay, and what it found."""
+
+    def __init__(self, config: AllocatorConfig, start: State) -> None:
+        self.row = 0
+        self.result = Verification()
+        self.grown: list[_Range] = []
+        """What the history says was got from the driver and the model has not asked for yet."""
+        self._expected_releases: list[_Range] = []
+        self._done: list[_Range] = []
+        self._allocator = CachingAllocator(config, _RecordedDriver(self.grown), self._on_segment)
+        self._blocks = restore(self._allocator, start)
+        self.result.stats = self._allocator.stats
+
+    def alloc(self, address: int, num_bytes: int, stream: int) -> None:
+        """An allocation: the same segments before it, and the same address."""
+        self._end_of_releases()
+        result = self.result
+        block = self._allocator.malloc(num_bytes, stream)
+        assert isinstance(block, Block), "the recorded driver has no limit"
+        result.num_segments += len(self.grown)
+        if self._done == self.grown:
+            result.num_segments_matched += len(self.grown)
+        else:
+            self._differs(f"{self._done} from the driver, recorded {self.grown}")
+        self.grown.clear()
+        self._done.clear()
+        result.num_allocs += 1
+        if block.address == address:
+            result.num_allocs_matched += 1
+        else:
+            self._differs(f"{num_bytes} bytes at {block.address:#x}, recorded {address:#x}")
+        self._blocks[address] = block
+
+    def free_requested(self, address: int) -> None:
+        """A free; whether it completes at once is told by the next row."""
+        self._end_of_releases()
+        block = self._blocks.get(address)
+        if block is not None and block.allocated:
+            self._allocator.free_later(block)
+
+    def free_completed(self, address: int) -> None:
+        """No stream uses the block any more."""
+        block = self._blocks.pop(address, None)
+        if block is not None:
+            self._allocator.complete_free(block)
+
+    def released(self, recorded: _Range) -> None:
+        """A segment was given back: the model gives back all it would, once, and is compared with the rows that follow."""
+        result = self.result
+        result.num_releases += 1
+        if not self._expected_releases:
+            self.take_growth()
+            self._allocator.empty_cache()
+            self._expected_releases, self._done[:] = self._done[::-1], []
+        if self._expected_releases and self._expected_releases[-1] == recorded:
+            result.num_releases_matched += 1
+            self._expected_releases.pop()
+        else:
+            self._differs(f"{self._expected_releases[-1:]} given back, recorded {recorded}")
+
+    def take_growth(self) -> None:
+        """Take over what the history got from the driver for a request that then failed: pages that were mapped before there were no more."""
+        self._end_of_releases()
+        for action, address, num_bytes, stream in self.grown:
+            self.result.num_segments += 1
+            unmapped = [b for pool in (self._allocator.small, self._allocator.large) for b in pool.unmapped.get(stream, ())]
+            block = next((b for b in unmapped if b.address == address and b.size >= num_bytes), None)
+            if action == "segment_map" and block is not None:
+                expandable.map_pages(self._allocator, block, num_bytes)
+            if self._done[-1:] == [(action, address, num_bytes, stream)]:
+                self.result.num_segments_matched += 1
+            else:
+                self._differs(f"no use for {action} of {num_bytes} bytes at {address:#x}")
+        self.grown.clear()
+        self._done.clear()
+
+    def end(self, final: State) -> None:
+        """Compare what is left with the snapshot's segments."""
+        self._end_of_releases()
+        recorded = [(block.address, block.bytes, block.status is BlockStatus.INACTIVE) for segment in final for block in segment.blocks]
+        state = snapshot(self._allocator)
+        own = {(block.address, block.bytes, block.status is BlockStatus.INACTIVE) for segment in state for block in segment.blocks}
+        self.result.num_final_blocks = len(recorded)
+        self.result.num_final_blocks_matched = len(own.intersection(recorded))
+        if len(own) != len(recorded) or len(own.intersection(recorded)) != len(recorded):
+            self._differs(f"{len(own)} blocks at the end, recorded {len(recorded)}")
+
+    def _end_of_releases(self) -> None:
+        if self._expected_releases:
+            self._differs(f"{len(self._expected_releases)} more given back than recorded")
+            self._expected_releases = []
+
+    def _on_segment(self, action: str, address: int, num_bytes: int, stream: int) -> None:
+        self._done.append((action, address, num_bytes, stream))
+
+    def _differs(self, text: str) -> None:
+        if self.result.first_difference is None:
+            self.result.first_difference = f"row {self.row}: {text}"
