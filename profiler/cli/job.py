@@ -63,7 +63,7 @@ def read_job(options: argparse.Namespace) -> Job:
 
 def _model(name: str) -> Model:
     path = Path(name)
-    is_path = path.exists() or path.suffix == ".json" or len(path.parts) > 1
+    is_path = name != "" and (path.exists() or path.suffix == ".json" or len(path.parts) > 1)
     return model_from_path(path) if is_path and name not in CATALOGUE else Model(name=name)
 
 
