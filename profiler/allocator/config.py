@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,14 @@ NEWEST = (2, 13)
 """The newest torch version whose allocator is modelled; newer ones are taken for this one."""
 _DIVISION_SLOTS = 16
 _TRUTHS = {"True": True, "true": True, "False": False, "false": False}
+
+_SETTINGS: dict[str, Any] = {
+    "expandable_segments": bool,
+    "max_split_size": int,
+    "garbage_collection_threshold": (int, float),
+    "roundup_power2_divisions": dict,
+}
+"""What a snapshot says of the settings, and as what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,33 @@ class AllocatorConfig:
                 )
             config = option.apply(config, name, value)
         return config
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], torch_version: tuple[int, int] = NEWEST) -> AllocatorConfig:
+        """Return the settings that a snapshot says were in force; what it does not say is torch's default.
+
+        Args:
+            settings: the snapshot's ``allocator_settings``.
+            torch_version: the version that wrote it.
+
+        Raises:
+            SpecError: a value is not possible.
+        """
+        version = min(torch_version, NEWEST)
+        known = {name: settings[name] for name in _SETTINGS if name in settings}
+        fraction, divisions = known.get("garbage_collection_threshold", 0.0), known.get("roundup_power2_divisions", {})
+        wrong = [name for name, value in known.items() if not isinstance(value, _SETTINGS[name])]
+        if wrong or not 0 <= fraction < 1 or any(type(number) is not int or not 0 <= number < 2**30 for number in divisions.values()):
+            raise SpecError(f"The snapshot's allocator_settings hold an impossible {(wrong or ['value'])[0]}. Give the settings yourself.")
+        limit = known.get("max_split_size", -1)
+        slots = [divisions.get(str(1 << slot), 0) for slot in range(_DIVISION_SLOTS)]
+        return cls(
+            expandable_segments=known.get("expandable_segments", False) and version >= (2, 1),
+            max_split_size_bytes=limit if 0 < limit < 2**60 else None,
+            garbage_collection_threshold=fraction,
+            roundup_power2_divisions=tuple(slots),
+            torch_version=version,
+        )
 
 
 def _options(text: str) -> Iterable[tuple[str, str]]:

@@ -15,7 +15,7 @@ class Driver:
 
     Args:
         capacity_bytes: what the allocator may reserve: the card's memory less what lies outside (context, other processes); None: no limit.
-        total_bytes: the card's whole memory, of which expandable segments reserve addresses for 9/8 and to which the memory fraction refers.
+        total_bytes: the card's whole memory: expandable segments reserve addresses for 9/8 of it, and the memory fraction refers to it.
         first_address: where the addresses begin.
         descending: hand out addresses downwards, the other order a driver may choose.
     """

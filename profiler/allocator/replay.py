@@ -104,7 +104,7 @@ def replay(
         series: also return the bytes after each step.
         take_retries: give back cached segments where the history did so to make room, although this card may have had room.
 
-    A recorded out-of-memory error is tried: if the request passes here, it is freed at once, since how long it would have lived is not known.
+    A recorded out-of-memory error is tried: if the request passes here, it is freed at once; how long it would have lived is not known.
     """
     run = _Run(CachingAllocator(config, driver), start, take_retries=take_retries)
     steps = trace.steps if until_row is None else [step for step in trace.steps if step[4] < until_row]
@@ -137,17 +137,17 @@ class _Run:
     def play(self, steps: list[tuple[int, int, int, int, int]], kept: list[tuple[int, int, int, int, int, int]] | None) -> Failure | None:
         """Go through the steps until the end or until memory runs out."""
         allocator, live, stats = self.allocator, self.live, self.allocator.stats
-        malloc, free, pop = allocator.malloc, allocator.free, live.pop
+        malloc, free, pop, op_alloc, op_free = allocator.malloc, allocator.free, live.pop, int(Op.ALLOC), int(Op.FREE)
         peak = stats.peak_reserved_bytes
         for op, key, num_bytes, stream, row in steps:
-            if op == Op.ALLOC:
-                block = malloc(num_bytes, stream)
-                if isinstance(block, OutOfMemory):
-                    return Failure(row, key, stream, block)
-                live[key] = block
+            if op == op_alloc:
+                made = malloc(num_bytes, stream)
+                if isinstance(made, OutOfMemory):
+                    return Failure(row, key, stream, made)
+                live[key] = made
                 if stats.peak_reserved_bytes > peak:
                     peak, self.peak_row, self.at_peak = stats.peak_reserved_bytes, row, self._fragmentation()
-            elif op == Op.FREE:
+            elif op == op_free:
                 block = pop(key, None)
                 if block is not None:
                     free(block)
@@ -173,10 +173,10 @@ class _Run:
         elif op == Op.EMPTY_CACHE or (op == Op.RETRY and self._take_retries):
             allocator.empty_cache()
         elif op == Op.OOM and not self._take_retries:
-            block_or_oom = allocator.malloc(num_bytes, stream)
-            if isinstance(block_or_oom, OutOfMemory):
-                return Failure(row, key, stream, block_or_oom)
-            allocator.free(block_or_oom)
+            made = allocator.malloc(num_bytes, stream)
+            if isinstance(made, OutOfMemory):
+                return Failure(row, key, stream, made)
+            allocator.free(made)
         return None
 
     def _bytes_now(self) -> tuple[int, int, int, int, int]:

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 from profiler.allocator.state import BlockStatus, State
 from profiler.recording import Action, Recording
 
+Column = np.ndarray[Any, np.dtype[Any]]
+
 
 class Kind(IntEnum):
     """What a row says; the names are those of the snapshot's actions."""
@@ -41,7 +43,7 @@ class Op(IntEnum):
     EMPTY_CACHE = 4
     """Segments were given back and nothing was asked of the driver right after: the program called ``empty_cache``."""
     RETRY = 5
-    """Segments were given back to make room for the next request. Decided by the allocator, unless the program called ``empty_cache`` there."""
+    """Segments were given back and the driver was asked right after: the allocator made room, or the program called ``empty_cache``."""
     OOM = 6
 
 
@@ -58,18 +60,27 @@ class Trace:
     ``bytes`` are requested bytes, for segments the bytes of the range, for ``OOM`` what could not be had.
     """
 
-    kind: np.ndarray[Any, np.dtype[np.int8]]
-    key: np.ndarray[Any, np.dtype[np.int64]]
-    bytes: np.ndarray[Any, np.dtype[np.int64]]
-    stream: np.ndarray[Any, np.dtype[np.int64]]
-    source_row: np.ndarray[Any, np.dtype[np.int64]]
+    kind: Column
+    """int8, codes of `Kind`; the other columns are int64."""
+    key: Column
+    bytes: Column
+    stream: Column
+    source_row: Column
     """The row of the history or of the Recording's events that a row came from; -1 where it came from none."""
 
     @classmethod
-    def of(cls, kind: Sequence[int], key: Sequence[int], num_bytes: Sequence[int], stream: Sequence[int]) -> Trace:
+    def of(
+        cls,
+        kind: Sequence[int] | Column,
+        key: Sequence[int] | Column,
+        num_bytes: Sequence[int] | Column,
+        stream: Sequence[int] | Column,
+        source_row: Sequence[int] | Column | None = None,
+    ) -> Trace:
         """Return the trace of equally long columns; any sequence or array that holds integers."""
-        wide = [np.asarray(column, np.int64) for column in (key, num_bytes, stream)]
-        return cls(np.asarray(kind, np.int8), *wide, source_row=np.arange(len(kind)))
+        rows = np.arange(len(kind)) if source_row is None else source_row
+        wide = [np.asarray(column, np.int64) for column in (key, num_bytes, stream, rows)]
+        return cls(np.asarray(kind, np.int8), wide[0], wide[1], wide[2], wide[3])
 
     @classmethod
     def from_recording(cls, recording: Recording, device: int = 0) -> Trace:
@@ -81,8 +92,8 @@ class Trace:
         mask = pc.and_(pc.equal(events["device"], device), pc.greater(events["requested_bytes"], 0))
         rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
         events = events.take(pa.array(rows))
-        columns = [events[name].fill_null(0).to_numpy() for name in ("block", "requested_bytes", "stream")]
-        trace = cls(_kinds(events["action"]), *(column.astype(np.int64) for column in columns), source_row=rows)
+        key, num_bytes, stream = (events[name].fill_null(0).to_numpy() for name in ("block", "requested_bytes", "stream"))
+        trace = cls.of(_kinds(events["action"]), key, num_bytes, stream, rows)
         return trace._with_releases(recording, device, events["time_us"].to_numpy())
 
     def __len__(self) -> int:
@@ -106,7 +117,7 @@ class Trace:
         ]
         rest = (self.key, self.bytes, self.stream, self.source_row)
         joined = [np.concatenate([np.asarray(first, np.int64), then]) for first, then in zip(columns, rest, strict=True)]
-        return Trace(np.concatenate([np.asarray(head, np.int8), self.kind]), *joined)
+        return Trace.of(np.concatenate([np.asarray(head, np.int8), self.kind]), *joined)
 
     @cached_property
     def steps(self) -> list[tuple[int, int, int, int, int]]:
@@ -128,7 +139,7 @@ class Trace:
         columns = (ops[keep], key[keep], self.bytes[keep], self.stream[keep], keep)
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
-    def _mark_releases(self, ops: np.ndarray[Any, np.dtype[np.int8]]) -> None:
+    def _mark_releases(self, ops: Column) -> None:
         """Set one step at the beginning of each run of releases, by what follows the run."""
         released = np.isin(self.kind, RELEASES)
         starts = np.flatnonzero(released & ~np.concatenate([[False], released[:-1]]))
@@ -136,7 +147,7 @@ class Trace:
         follows = np.append(self.kind, Kind.OTHER)[ends + 1]
         ops[starts] = np.where(np.isin(follows, (*GROWTHS, Kind.OOM)), Op.RETRY, Op.EMPTY_CACHE)
 
-    def _with_releases(self, recording: Recording, device: int, times_us: np.ndarray[Any, Any]) -> Trace:
+    def _with_releases(self, recording: Recording, device: int, times_us: Column) -> Trace:
         """Return the trace with the segments' rows of a Recording put in by time."""
         segments = recording.segments
         segments = segments.filter(pc.equal(segments["device"], device))
@@ -148,7 +159,7 @@ class Trace:
         columns.append(np.full(len(kinds), -1))
         own = (self.key, self.bytes, self.stream, self.source_row)
         joined = [np.concatenate([first, then])[order] for first, then in zip(own, columns, strict=True)]
-        return Trace(np.concatenate([self.kind, kinds])[order], *joined)
+        return Trace.of(np.concatenate([self.kind, kinds])[order], *joined)
 
 
 _OP_OF_KIND = (
@@ -159,11 +170,12 @@ _OP_OF_KIND = (
 )
 
 
-def _kinds(actions: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int8]]:
+def _kinds(actions: pa.ChunkedArray) -> Column:
     """Return the kind of each action of a Recording's events or segments."""
     encoded = actions.combine_chunks()
     if not pa.types.is_dictionary(encoded.type):
         encoded = encoded.dictionary_encode()
     known = KIND_OF_ACTION | {Action.PREEXISTING.value: Kind.ALLOC}
     kinds = np.asarray([known.get(action, Kind.OTHER) for action in encoded.dictionary.to_pylist()] or [Kind.OTHER], np.int8)
-    return kinds[encoded.indices.fill_null(0).to_numpy()]
+    found: Column = kinds[encoded.indices.fill_null(0).to_numpy()]
+    return found

@@ -1,14 +1,15 @@
 """A history and the segments at its end -> the state before its first event, which no snapshot stores.
 
-Whether a block or segment was there is told by the first event at its address: what is freed first was there, what is allocated first was not,
-what has no event is there at the end too. The size of a block that was there and is gone is not recorded; it follows from the rule that a
-large block keeps at most 1 MiB more than it needs, so that a shorter gap behind it is its slack.
+Whether a block or segment was there is told by the first event at its address: what is freed first was there, what is allocated first was
+not, what has no event is there at the end too. The size of a block that was there and is gone is not recorded; it follows from the rule
+that a large block keeps at most 1 MiB more than it needs, so that a shorter gap behind it is its slack.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.sizes import SMALL_BYTES, SMALL_SEGMENT_BYTES, round_size
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
 from profiler.allocator.trace import Kind, Trace
+from profiler.errors import FormatError
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ def undo(trace: Trace, final: State, config: AllocatorConfig | None = None) -> S
     """
     config = config or AllocatorConfig()
     ranges = sorted(_ranges_at_start(trace, final), key=_address)
+    _refuse_overlaps(ranges)
     blocks = _Blocks(trace, final)
     sizes = _Sizes(trace, config)
     starts = blocks.addresses
@@ -144,6 +147,15 @@ def _ranges_at_start(trace: Trace, final: State) -> list[_Range]:
     return [*whole.values(), *_joined(pages.ranges)]
 
 
+def _refuse_overlaps(ranges: list[_Range]) -> None:
+    for lower, upper in pairwise(ranges):
+        if upper.address < lower.end:
+            raise FormatError(
+                f"The segments at {lower.address:#x} and {upper.address:#x} overlap, or the history contradicts them. "
+                "The snapshot is damaged; write it again."
+            )
+
+
 class _Pages:
     """Mapped rows of pages, by address, none of which overlap."""
 
@@ -171,7 +183,7 @@ def _address(found: _Range) -> int:
 
 
 def _joined(ranges: list[_Range]) -> list[_Range]:
-    """Return the ranges with pages of one expandable segment that touch made one; where the pool is not known, it is that of the neighbour."""
+    """Return the ranges with touching pages of one expandable segment made one; an unknown pool is that of the neighbour."""
     joined: list[_Range] = []
     for found in ranges:
         last = joined[-1] if joined else None

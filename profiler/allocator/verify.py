@@ -149,7 +149,7 @@ class _Check:
             self._differs(f"{self._expected_releases[-1:]} given back, recorded {recorded}")
 
     def take_growth(self) -> None:
-        """Take over what the history got from the driver for a request that then failed: pages that were mapped before there were no more."""
+        """Take over pages that the history mapped for a request that then failed, because there were no more."""
         self._end_of_releases()
         for action, address, num_bytes, stream in self.grown:
             self.result.num_segments += 1
