@@ -84,14 +84,16 @@ class CudaJoin:
             else:
                 joined.append(event)
         for device in sorted(seen.keys() | snapshot.entries.keys()):
-            joined += self._join_device(device, seen[device], snapshot.entries.get(device, []), raw.start_ns, rows)
+            joined += self._join_device(device, seen[device], snapshot, raw.start_ns, rows)
         raw.events = sorted(joined, key=lambda event: event.time_ns)  # stable: what a GPU's history put at one time stays in its order
         self._settle(snapshot.segments, max(raw.end_ns, raw.events[-1].time_ns if raw.events else 0), rows)
         return {"segments": rows.to_table(self._origin_ns, self._rank), "stacks": self._stacks.take()}
 
     def _join_device(
-        self, device: int, events: list[MemoryEvent], entries: list[Entry], start_ns: int, rows: SegmentRows
+        self, device: int, events: list[MemoryEvent], snapshot: Snapshot, start_ns: int, rows: SegmentRows
     ) -> Iterator[MemoryEvent | FreeCompleted]:
+        entries = snapshot.entries.get(device, [])
+        held = _held_bytes(device, snapshot)
         self.num_lost_windows += len(entries) >= MAX_ENTRIES
         matches = match(events, entries)
         matched = set(matches.values())
@@ -100,15 +102,17 @@ class CudaJoin:
                 self.num_without_history += 1
                 yield event
         counterparts = [events[matches[place]] if place in matches else None for place in range(len(entries))]
-        for entry, counterpart, time_ns in zip(entries, counterparts, _times(entries, counterparts, start_ns), strict=True):
+        times = _times(entries, counterparts, start_ns)
+        for place, (entry, counterpart, time_ns) in enumerate(zip(entries, counterparts, times, strict=True)):
             if entry.action in ("alloc", "free_requested"):
-                yield self._memory(device, entry, counterpart, time_ns)
+                yield self._memory(device, entry, counterpart, time_ns, held.get(place))
             elif entry.action == "free_completed":
                 yield FreeCompleted(time_ns, entry.address, device)
             else:
                 self._segment(device, entry, time_ns, rows)
 
-    def _memory(self, device: int, entry: Entry, event: MemoryEvent | None, time_ns: int) -> MemoryEvent:
+    def _memory(self, device: int, entry: Entry, event: MemoryEvent | None, time_ns: int, held_bytes: int | None) -> MemoryEvent:
+        """Return an allocation or free; where the profiler did not see it, of the bytes that are held, or else of what was asked for."""
         reserved = self._reserved[device]
         allocation = None
         if entry.action == "alloc":
@@ -117,8 +121,8 @@ class CudaJoin:
             self.num_disagreements += event.total_reserved != reserved.num_bytes
             return event._replace(time_ns=time_ns, allocation=allocation)
         self.num_without_operator += 1
-        rounded = -(-max(entry.num_bytes, 1) // _ROUNDING_BYTES) * _ROUNDING_BYTES
-        return MemoryEvent(time_ns, entry.address, rounded if allocation else -rounded, None, device, allocation=allocation)
+        num_bytes = held_bytes or -(-max(entry.num_bytes, 1) // _ROUNDING_BYTES) * _ROUNDING_BYTES
+        return MemoryEvent(time_ns, entry.address, num_bytes if allocation else -num_bytes, None, device, allocation=allocation)
 
     def _segment(self, device: int, entry: Entry, time_ns: int, rows: SegmentRows) -> None:
         reserved = self._reserved[device]
@@ -159,6 +163,13 @@ class CudaJoin:
             (self.num_lost_windows, f"windows made more than {MAX_ENTRIES:,} entries of the allocator's history; the oldest were lost."),
         ]
         return [f"{count:,} {what}" for count, what in told if count]
+
+
+def _held_bytes(device: int, snapshot: Snapshot) -> dict[int, int]:
+    """Return the bytes of the blocks that are held in the end, by the place of the entry which allocated them."""
+    last = {entry.address: place for place, entry in enumerate(snapshot.entries.get(device, [])) if entry.action == "alloc"}
+    blocks = (block for segment in snapshot.segments if segment.device == device for block in segment.blocks if not block.freed)
+    return {last[block.address]: block.num_bytes for block in blocks if block.address in last}
 
 
 def match(events: list[MemoryEvent], entries: list[Entry]) -> dict[int, int]:
