@@ -162,8 +162,9 @@ def _allocated(timeline: Timeline, rows: Array, x: Array, theme: Theme) -> go.Sc
         y=exact_numbers(timeline.total[rows]),
         mode="lines+markers",
         line={"shape": "hv", "width": 1, "color": theme.text},
-        # Markers of 6 pixels: with larger ones plotly gives a click to another trace, which has no points to select.
-        marker={"size": 6, "opacity": 0, "color": theme.text},
+        # Markers of 6 pixels: with larger ones plotly gives a click to another trace, which has no points to select. They are not seen,
+        # so two of them are drawn: all are found by a click, and 2,000 would take as long to draw as the rest of the chart.
+        marker={"size": 6, "opacity": 0, "color": theme.text, "maxdisplayed": 2},
         customdata=places,
         hovertemplate="%{y:,.0f} B, %{customdata}",
         showlegend=False,
