@@ -39,6 +39,8 @@ class Verification:
     num_final_blocks_matched: int = 0
     """Blocks at the end: address, bytes and status."""
     first_difference: str | None = None
+    block_bytes: list[int] = field(default_factory=list)
+    """What each allocation got, in their order: rounded, and with the slack of a block that was not split."""
     stats: Stats = field(default_factory=Stats)
 
     @property
@@ -115,6 +117,7 @@ class _Check:
         self.grown.clear()
         self._done.clear()
         result.num_allocs += 1
+        result.block_bytes.append(block.size)
         if block.address == address:
             result.num_allocs_matched += 1
         else:
