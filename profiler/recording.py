@@ -150,7 +150,8 @@ SEGMENTS = pa.schema(
         ("stack", pa.int32()),
     ]
 )
-"""What the caching allocator did with the driver: segment_alloc, segment_free, segment_map, segment_unmap, oom, snapshot."""
+"""What the caching allocator did with the driver: segment_alloc, segment_free, segment_map, segment_unmap, oom, snapshot; preexisting is
+what it had before the recording began. The sum of the bytes so far, freed and unmapped ones negative, is reserved."""
 
 OPERATORS = pa.schema(
     [
