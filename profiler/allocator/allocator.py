@@ -53,7 +53,7 @@ class CachingAllocator:
         self.small, self.large = Pool(is_small=True), Pool(is_small=False)
         self.segments: dict[int, Block] = {}
         """The first block of each segment, by the segment's address."""
-        self.on_segment = on_segment or (lambda action, address, num_bytes, stream: None)
+        self.on_segment = _ignore if on_segment is None else on_segment
         self._waiting: dict[Block, None] = {}
         fraction = self.config.memory_fraction
         if fraction is not None and not self.driver.knows_total:
@@ -295,3 +295,7 @@ class CachingAllocator:
             largest_free_bytes=free.at(len(free) - 1).size if free is not None and len(free) else 0,
             capacity_bytes=self.driver.capacity_bytes if self.allowed_bytes is None else self.allowed_bytes,
         )
+
+
+def _ignore(action: str, address: int, num_bytes: int, stream: int) -> None:
+    """Do nothing."""
