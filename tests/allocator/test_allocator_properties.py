@@ -8,9 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-
-from tests.allocator.programs import SETTINGS, Machine, Program, programs
-
 from profiler.allocator.allocator import CachingAllocator
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
@@ -22,6 +19,7 @@ from profiler.allocator.trace import Kind
 from profiler.allocator.undo import undo
 from profiler.allocator.verify import verify
 from profiler.units import MIB
+from tests.allocator.programs import SETTINGS, Machine, Program, programs
 
 settings_drawn = st.sampled_from(SETTINGS)
 capacities = st.sampled_from([20 * MIB, 60 * MIB, 200 * MIB, 4096 * MIB])
