@@ -53,6 +53,19 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def limit_address_space(num_bytes: int) -> bool:
+    """Let this process map at most ``num_bytes`` of memory, for good, and return whether the system holds it to that; Windows cannot."""
+    if sys.platform == "win32":
+        return False
+    import resource
+
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+    except (OSError, ValueError):
+        return False
+    return sys.platform != "darwin"
+
+
 def container_memory_bytes() -> tuple[int, int] | None:
     """Return the memory that this process's container may use and what of it is left, in bytes; None without such a limit."""
     for limit, usage in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
