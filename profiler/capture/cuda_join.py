@@ -168,7 +168,7 @@ class CudaJoin:
 def _held_bytes(device: int, snapshot: Snapshot) -> dict[int, int]:
     """Return the bytes of the blocks that are held in the end, by the place of the entry which allocated them."""
     last = {entry.address: place for place, entry in enumerate(snapshot.entries.get(device, [])) if entry.action == "alloc"}
-    blocks = (block for segment in snapshot.segments if segment.device == device for block in segment.blocks if not block.freed)
+    blocks = (block for segment in snapshot.segments if segment.device == device for block in segment.blocks)
     return {last[block.address]: block.num_bytes for block in blocks if block.address in last}
 
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 from profiler.capture.notes import Label
 from profiler.capture.window import Allocation, Interval
 from profiler.recording import EVENTS, Action, Phase, Role
+from profiler.units import MIB
 
-_SMALL_POOL_BYTES = 1024**2
+_SMALL_POOL_BYTES = MIB
 """Blocks up to this size are of CUDA's small pool (CUDACachingAllocator, kSmallSize); there a block is never larger than was asked for."""
 
 

@@ -23,11 +23,20 @@ class Stacks:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
         self._unwritten: list[str] = []
+        self._seen: dict[tuple[int, ...], tuple[int | None, list[dict[str, Any]]]] = {}
+        """By the identities of its frames, which the stacks of one snapshot share: making the text again would cost more than all else.
+        The frames are kept beside the number, so that no other ones can have their identities."""
 
     def number(self, frames: list[dict[str, Any]]) -> int | None:
         """Return the number of a stack as the CUDA allocator's history gives it, innermost first; None where it is unknown."""
         if not frames:
             return None
+        key = tuple(map(id, frames))
+        if key not in self._seen:
+            self._seen[key] = (self._number(frames), frames)
+        return self._seen[key][0]
+
+    def _number(self, frames: list[dict[str, Any]]) -> int | None:
         text = "\n".join(f"{_shown(frame['filename'])}:{frame['line']}:{frame['name']}" for frame in frames[:_MAX_FRAMES])
         known = self._numbers.get(text)
         if known is None and len(self._numbers) < _MAX_STACKS:
@@ -38,6 +47,7 @@ class Stacks:
     def take(self) -> pa.Table:
         """Return the stacks that are new since the last call, as part of the recording's stacks."""
         texts, self._unwritten = self._unwritten, []
+        self._seen.clear()
         first = len(self._numbers) - len(texts)
         return pa.table({"stack": range(first, first + len(texts)), "frames": texts}, schema=STACKS)
 

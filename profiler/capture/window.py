@@ -6,6 +6,7 @@ The profiler's event tree is walked once, depth first, which is the order of tim
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -174,7 +175,7 @@ class _Walk:
         raw.events.sort(key=lambda event: event.time_ns)  # stable: one thread's events keep their order
         raw.intervals.sort(key=lambda interval: interval.start_ns)
         times = [root.start_time_ns for root in roots]
-        raw.start_ns = min(times, default=0)
+        raw.start_ns = min(times, default=time.time_ns())
         ends = [interval.end_ns for interval in raw.intervals]
         raw.end_ns = max([event.time_ns for event in raw.events] + ends, default=raw.start_ns)
         return raw

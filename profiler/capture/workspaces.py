@@ -18,8 +18,8 @@ import re
 import torch
 
 from profiler.recording import Action
+from profiler.units import KIB
 
-_KIB = 1024
 _DEFAULT_KIB = 2 * 4096 + 8 * 16
 _DEFAULT_KIB_FROM_HOPPER = 8 * 4096
 _HOPPER_AND_BLACKWELL = (9, 10, 12)
@@ -71,4 +71,4 @@ def configured_size(config: str, capability: int) -> int:
     """
     pairs = re.findall(r":(\d+):(\d+)", config)
     default = _DEFAULT_KIB_FROM_HOPPER if capability in _HOPPER_AND_BLACKWELL else _DEFAULT_KIB
-    return _KIB * (sum(int(size) * int(count) for size, count in pairs) if pairs else default)
+    return KIB * (sum(int(size) * int(count) for size, count in pairs) if pairs else default)

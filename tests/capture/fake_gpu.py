@@ -136,8 +136,8 @@ class FakeGpu:
 
     def _entry(self, action: str, address: int, size: int, line: int = 1) -> dict[str, Any]:
         frames = [
-            {"filename": "/home/somebody/env/lib/python3.11/site-packages/torch/nn/modules/linear.py", "line": 125, "name": "forward"},
-            {"filename": "/home/somebody/project/train.py", "line": line, "name": "<module>"},
+            {"filename": "/opt/somebody/env/lib/python3.11/site-packages/torch/nn/modules/linear.py", "line": 125, "name": "forward"},
+            {"filename": "/opt/somebody/project/train.py", "line": line, "name": "<module>"},
         ]
         return {
             "action": action,

@@ -23,9 +23,9 @@ from profiler.capture.stacks import Stacks
 from profiler.capture.window import MemoryEvent, NoteEvent
 from profiler.capture.workspaces import configured_size
 from profiler.recording import STACKS, Metadata, Provenance, Recording, Role
+from profiler.units import MIB
 from tests.capture.fake_gpu import SECOND, FakeGpu
 
-MIB = 2**20
 WORKSPACE = configured_size("", 8)
 _STRUCTURE = Structure(frozenset(), frozenset())
 _GROWS = {"preexisting", "segment_alloc", "segment_map"}
@@ -351,11 +351,11 @@ def test_stacks_are_written_once_and_tell_no_home_folder() -> None:
 
     stacks = Stacks()
     assert stacks.number([]) is None
-    assert stacks.number([frame("/home/me/work/train.py")]) == 0
+    assert stacks.number([frame("/opt/me/code/train.py")]) == 0
     assert stacks.number([frame("D:\\Users\\me\\model.py"), frame("/usr/lib/python3.11/runpy.py")]) == 1
-    assert stacks.number([frame("/home/me/work/train.py")]) == 0
+    assert stacks.number([frame("/opt/me/code/train.py")]) == 0
     first = stacks.take()
     assert first.schema == STACKS
-    assert first["frames"].to_pylist() == ["work/train.py:3:f", "me/model.py:3:f\nrunpy.py:3:f"]
+    assert first["frames"].to_pylist() == ["code/train.py:3:f", "me/model.py:3:f\nrunpy.py:3:f"]
     assert stacks.number([frame("/x/y/z.py")]) == 2
     assert stacks.take().to_pylist() == [{"stack": 2, "frames": "y/z.py:3:f"}]
