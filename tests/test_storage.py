@@ -215,6 +215,18 @@ def test_late_labels_reach_the_block_they_are_about(tmp_path: Path, small: Recor
     assert (born["dtype"], born["shape"], born["tensor"]) == ("float32", "5x5", "w.exp_avg")
 
 
+def test_a_late_view_of_a_named_tensor_does_not_change_its_shape(tmp_path: Path) -> None:
+    tape = Tape()
+    block = tape.alloc(24, roles=Role.PARAMETER, dtype="float32", shape="3x2", tensor="w")
+    writer = RecordingWriter(tmp_path / "run")
+    writer.add("events", tape.recording().events)
+    row = {"block": [block], "roles": [int(Role.SAVED)], "dtype": ["float32"], "shape": ["2x3"], "tensor": [None]}
+    writer.add("labels", pa.table(row, schema=LABELS))
+    writer.close(metadata())
+    (born,) = read_recording(tmp_path / "run.headroom").events.to_pylist()
+    assert (born["roles"], born["shape"], born["tensor"]) == (int(Role.PARAMETER | Role.SAVED), "3x2", "w")
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 63), st.sampled_from([None, "a", "b"])), min_size=1, max_size=30))
 def test_merged_labels_are_the_union_of_roles_and_the_first_name(rows: list[tuple[int, int, str | None]]) -> None:
     table = pa.table(

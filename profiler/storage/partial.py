@@ -177,9 +177,11 @@ class _Labels:
         if not hit.any():
             return events
         rows = pa.array(index, mask=~hit)
+        named = self.table["tensor"].take(rows).is_valid()
         for name in ("dtype", "shape", "tensor"):
-            late = self.table[name].take(rows)
-            filled = pc.coalesce(late, events[name].cast(pa.string())).combine_chunks()
+            known, late = events[name].cast(pa.string()), self.table[name].take(rows)
+            # What names a tensor knows its shape best; else the first that was seen, since a later one may be a view.
+            filled = pc.if_else(named, pc.coalesce(late, known), pc.coalesce(known, late)).combine_chunks()
             events = events.set_column(events.schema.get_field_index(name), events.schema.field(name), filled.dictionary_encode())
         roles = events["roles"].to_numpy() | np.where(hit, self.table["roles"].to_numpy()[index], 0)
         return events.set_column(events.schema.get_field_index("roles"), "roles", pa.array(roles, pa.int32())).cast(events.schema)
