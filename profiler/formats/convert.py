@@ -25,6 +25,7 @@ from profiler.units import MIB
 
 _FIRST_SEGMENT_ACTION = ACTIONS.index("segment_alloc")
 _MAX_MARKS = 200_000
+_TIE_US = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,8 @@ class _Device:
     lives: Lives
     ran: EventPhases
     what: Attribution
+    events_us: Array
+    """Of the history's events, since the recording began."""
     times_us: Array
     """Of the rows."""
     reserved: list[tuple[int, int, int]]
@@ -68,18 +71,18 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
     for number in numbers:
         history = histories.get(number) or _no_history(number)
         lives, reserved = _lives(snapshot, history, replays.get(number), warnings)
-        times = _times(history, lives, origin)
+        events_us = _clock(history, origin)
+        times = _times(events_us, lives)
         own = [interval for interval in intervals if history.times_us is not None]
         clock = None if history.times_us is None else times
-        ran = event_phases(
-            lives.stack, clock, by_stack, scripted, _since(own, origin), rules, num_older=int((lives.action == PREEXISTING).sum())
-        )
+        num_older = int((lives.action == PREEXISTING).sum())
+        ran = event_phases(lives.stack, clock, by_stack, scripted, _since(own, origin), rules, num_older=num_older)
         what = attribute(snapshot, history, lives, ran, rules, sizes)
-        devices.append(_Device(history, lives, ran, what, times, reserved))
+        devices.append(_Device(history, lives, ran, what, events_us, times, reserved))
     return Recording(
         metadata=_metadata(snapshot, devices, warnings, origin),
         events=_events(devices),
-        segments=_segments(devices, origin),
+        segments=_segments(devices),
         marks=_marks(devices, _since(intervals, origin)),
         stacks=_stacks(snapshot),
     )
@@ -146,11 +149,21 @@ def _since(intervals: list[Interval], origin: int) -> list[Interval]:
     return [Interval(found.name, found.start_us - origin, found.end_us - origin) for found in intervals]
 
 
-def _times(history: DeviceHistory, lives: Lives, origin: int) -> Array:
-    """Return the rows' times, never falling; without a clock the number of the event."""
-    if history.times_us is None:
-        return np.maximum(lives.source, 0).astype(np.float64)
-    clock = np.maximum.accumulate(history.times_us - origin).astype(np.float64)
+def _clock(history: DeviceHistory, origin: int) -> Array:
+    """Return the events' times, never falling; without a clock the number of the event.
+
+    Torch counts whole microseconds. Events of one microsecond are told apart by thousandths, so that time alone keeps their order.
+    """
+    places = np.arange(len(history))
+    if history.times_us is None or not len(history):
+        return places.astype(np.float64)
+    times = np.maximum.accumulate(history.times_us - origin)
+    firsts = np.maximum.accumulate(np.where(np.diff(times, prepend=times[0] - 1) > 0, places, 0))
+    return np.asarray(times + np.minimum((places - firsts) * _TIE_US, 1 - _TIE_US))
+
+
+def _times(clock: Array, lives: Lives) -> Array:
+    """Return the rows' times; what is older is put at the beginning."""
     return np.where(lives.source >= 0, clock[np.maximum(lives.source, 0)], 0.0) if len(clock) else np.zeros(len(lives))
 
 
@@ -192,19 +205,18 @@ def _device_events(device: _Device, first_block: int) -> pa.Table:
     return _table(EVENTS, arrays, num_rows)
 
 
-def _segments(devices: list[_Device], origin: int) -> pa.Table:
+def _segments(devices: list[_Device]) -> pa.Table:
     tables = []
     for device in devices:
         history, start = device.history, np.array(device.reserved, np.int64).reshape(-1, 3).T
         rows = np.flatnonzero(history.actions >= _FIRST_SEGMENT_ACTION)
-        clock = rows if history.times_us is None else np.maximum.accumulate(history.times_us - origin)[rows]
         num_start, num_rows = len(device.reserved), len(device.reserved) + len(rows)
         names = [*ACTIONS, Action.PREEXISTING.value]
         action = np.concatenate([np.full(num_start, len(names) - 1), history.actions[rows]])
         addresses = np.concatenate([start[0], history.addresses[rows]])
         stacks = np.concatenate([np.full(num_start, -1), history.stacks[rows]])
         arrays = {
-            "time_us": pa.array(np.concatenate([np.zeros(num_start), clock]).astype(np.float64)),
+            "time_us": pa.array(np.concatenate([np.zeros(num_start), device.events_us[rows]])),
             "device": _constant(history.device, num_rows),
             "rank": _constant(0, num_rows),
             "action": _coded(action, names),
