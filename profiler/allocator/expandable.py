@@ -51,13 +51,11 @@ def _find(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Bl
             return start
     page = page_bytes(allocator.config, is_small=pool.is_small)
     num_bytes = range_bytes(allocator.driver.total_bytes, page)
-    if num_bytes < size:
-        return None
     address = allocator.driver.address_for(num_bytes)
     segment = Segment(address, num_bytes, expandable=True, page_bytes=page)
     block = allocator.segments[address] = Block(segment, pool, stream, address, num_bytes, mapped=False)
     pool.put_unmapped(block)
-    return block
+    return block if num_bytes >= size else None  # the range stays, as in the original
 
 
 def range_bytes(total_bytes: int, page: int) -> int:
