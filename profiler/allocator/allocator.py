@@ -55,6 +55,7 @@ class CachingAllocator:
         """The first block of each segment, by the segment's address."""
         self.on_segment = _ignore if on_segment is None else on_segment
         self._waiting: dict[Block, None] = {}
+        self._rounded: dict[int, int] = {}
         fraction = self.config.memory_fraction
         if fraction is not None and not self.driver.knows_total:
             raise SpecError(f"A memory fraction of {fraction} needs the card's size. Give a capacity, such as 24GiB.")
@@ -63,7 +64,9 @@ class CachingAllocator:
 
     def malloc(self, requested: int, stream: int = 0) -> Block | OutOfMemory:
         """Return a block of at least ``requested`` bytes, or how memory ran out."""
-        size = round_size(requested, self.config)
+        size = self._rounded.get(requested)
+        if size is None:
+            size = self._rounded[requested] = round_size(requested, self.config)
         pool = self.small if size <= SMALL_BYTES else self.large
         block = self._best_fit(pool, size, stream) or self._grow(pool, size, stream)
         if block is None:

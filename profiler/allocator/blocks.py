@@ -112,13 +112,13 @@ class Pool:
         if free is None:
             free = self.free[block.stream] = FreeList()
         free.add(block)
-        if block.is_split and not block.segment.expandable:
+        if (block.prev is not None or block.next is not None) and not block.segment.expandable:
             self.split_bytes += block.size
 
     def take(self, block: Block) -> None:
         """Remove a free block, before anything about it changes."""
         self.free[block.stream].remove(block)
-        if block.is_split and not block.segment.expandable:
+        if (block.prev is not None or block.next is not None) and not block.segment.expandable:
             self.split_bytes -= block.size
 
     def free_blocks(self) -> list[Block]:

@@ -31,7 +31,10 @@ class Stats:
             setattr(self, f"peak_{name}", getattr(self, name))
 
     def to_torch(self, inactive_split_bytes: int) -> dict[str, int]:
-        """Return the numbers under the keys of ``torch.cuda.memory_stats()``."""
+        """Return the numbers under the keys of ``torch.cuda.memory_stats()``.
+
+        requested_bytes counts live tensors only; torch also counts blocks that are freed and wait for another stream.
+        """
         values = {}
         for name in _BYTES:
             values[f"{name}.all.current"] = getattr(self, name)

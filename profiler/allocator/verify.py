@@ -97,7 +97,10 @@ class _Check:
         self.result = Verification()
         self.grown: list[_Range] = []
         """What the history says was got from the driver and the model has not asked for yet."""
-        self._expected_releases: list[_Range] = []
+        self._run: list[_Range] = []
+        """Releases without anything between them."""
+        limited = config.max_split_size_bytes is not None or config.garbage_collection_threshold > 0
+        self._releases_some = limited and not config.expandable_segments
         self._done: list[_Range] = []
         self._allocator = CachingAllocator(config, _RecordedDriver(self.grown), self._on_segment)
         self._blocks = restore(self._allocator, start)
@@ -133,23 +136,16 @@ class _Check:
 
     def free_completed(self, address: int) -> None:
         """No stream uses the block any more."""
+        self._end_of_releases()
         block = self._blocks.pop(address, None)
         if block is not None:
             self._allocator.complete_free(block)
 
     def released(self, recorded: _Range) -> None:
-        """A segment was given back: the model gives back all it would, once, and is compared with the rows that follow."""
-        result = self.result
-        result.num_releases += 1
-        if not self._expected_releases:
+        """A segment was given back, or pages were unmapped; the whole run is compared once it ends."""
+        if not self._run:
             self.take_growth()
-            self._allocator.empty_cache()
-            self._expected_releases, self._done[:] = self._done[::-1], []
-        if self._expected_releases and self._expected_releases[-1] == recorded:
-            result.num_releases_matched += 1
-            self._expected_releases.pop()
-        else:
-            self._differs(f"{self._expected_releases[-1:]} given back, recorded {recorded}")
+        self._run.append(recorded)
 
     def take_growth(self) -> None:
         """Take over pages that the history mapped for a request that then failed, because there were no more."""
@@ -179,9 +175,27 @@ class _Check:
             self._differs(f"{len(own)} blocks at the end, recorded {len(recorded)}")
 
     def _end_of_releases(self) -> None:
-        if self._expected_releases:
-            self._differs(f"{len(self._expected_releases)} more given back than recorded")
-            self._expected_releases = []
+        """Compare a run of releases, if there was one, with what the model gives back."""
+        if not self._run:
+            return
+        run, self._run = self._run, []
+        if self._releases_some:
+            self._release_if_free(run)
+        else:
+            self._allocator.empty_cache()
+        matched = sum(own == recorded for own, recorded in zip(self._done, run, strict=False))
+        self.result.num_releases += len(run)
+        self.result.num_releases_matched += matched
+        if not len(self._done) == len(run) == matched:
+            self._differs(f"{len(self._done)} given back, recorded {len(run)}, of which {matched} are the same")
+        self._done.clear()
+
+    def _release_if_free(self, run: list[_Range]) -> None:
+        """Give back what the history says where that is allowed: these settings release some segments and keep others."""
+        for _, address, num_bytes, _ in run:
+            block = self._allocator.segments.get(address)
+            if block is not None and block.is_available and not block.is_split and block.size == num_bytes:
+                self._allocator.release_segment(block)
 
     def _on_segment(self, action: str, address: int, num_bytes: int, stream: int) -> None:
         self._done.append((action, address, num_bytes, stream))

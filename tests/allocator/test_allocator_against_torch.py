@@ -1,8 +1,8 @@
 """The decisions of the real allocator, recorded once, made again.
 
 `recorded_decisions.json` holds two made-up programs and what the library of torch 2.11.0 did with them under 14 settings, on a stand-in for
-the driver that hands out ascending addresses up to a capacity. A checkpoint is: steps so far, a hash of all lines so far (address or oom, what was
-asked of the driver, and the numbers), then reserved, allocated, active, inactive split bytes, retries and out-of-memory errors.
+the driver that hands out ascending addresses up to a capacity. A checkpoint is: steps so far, a hash of all lines so far (address or oom,
+what was asked of the driver, and the numbers), then reserved, allocated, active, inactive split bytes, retries, out-of-memory errors.
 """
 
 from __future__ import annotations
