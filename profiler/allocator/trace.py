@@ -83,18 +83,19 @@ class Trace:
         return cls(np.asarray(kind, np.int8), wide[0], wide[1], wide[2], wide[3])
 
     @classmethod
-    def from_recording(cls, recording: Recording, device: int = 0) -> Trace:
-        """Return what a Recording says of one device; blocks older than it are allocated first, in their order.
+    def from_recording(cls, recording: Recording, device: int = 0, rank: int = 0) -> Trace:
+        """Return what a Recording says of one device as one rank sees it; blocks older than it are allocated first, in their order.
 
-        Rows without bytes are left out: torch asks the allocator for nothing then.
+        Any device will do: what a recording of the host asked for can be tried on a card. Rows without bytes are left out: torch asks the
+        allocator for nothing then.
         """
         events = recording.events
-        mask = pc.and_(pc.equal(events["device"], device), pc.greater(events["requested_bytes"], 0))
-        rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+        mask = pc.and_(_is_of(events, device, rank), pc.greater(events["requested_bytes"], 0))
+        rows = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
         events = events.take(pa.array(rows))
         key, num_bytes, stream = (events[name].fill_null(0).to_numpy() for name in ("block", "requested_bytes", "stream"))
         trace = cls.of(_kinds(events["action"]), key, num_bytes, stream, rows)
-        return trace._with_releases(recording, device, events["time_us"].to_numpy())
+        return trace._with_releases(recording.segments.filter(_is_of(recording.segments, device, rank)), events["time_us"].to_numpy())
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -147,10 +148,8 @@ class Trace:
         follows = np.append(self.kind, Kind.OTHER)[ends + 1]
         ops[starts] = np.where(np.isin(follows, (*GROWTHS, Kind.OOM)), Op.RETRY, Op.EMPTY_CACHE)
 
-    def _with_releases(self, recording: Recording, device: int, times_us: Column) -> Trace:
+    def _with_releases(self, segments: pa.Table, times_us: Column) -> Trace:
         """Return the trace with the segments' rows of a Recording put in by time."""
-        segments = recording.segments
-        segments = segments.filter(pc.equal(segments["device"], device))
         kinds = _kinds(segments["action"])
         if not np.isin(kinds, (*RELEASES, Kind.OOM)).any():
             return self
@@ -170,11 +169,13 @@ _OP_OF_KIND = (
 )
 
 
+def _is_of(table: pa.Table, device: int, rank: int) -> pa.ChunkedArray:
+    return pc.and_(pc.equal(table["device"], device), pc.equal(pc.fill_null(table["rank"], 0), rank))
+
+
 def _kinds(actions: pa.ChunkedArray) -> Column:
     """Return the kind of each action of a Recording's events or segments."""
-    encoded = actions.combine_chunks()
-    if not pa.types.is_dictionary(encoded.type):
-        encoded = encoded.dictionary_encode()
+    encoded = actions.unify_dictionaries().combine_chunks()
     known = KIND_OF_ACTION | {Action.PREEXISTING.value: Kind.ALLOC}
     kinds = np.asarray([known.get(action, Kind.OTHER) for action in encoded.dictionary.to_pylist()] or [Kind.OTHER], np.int8)
     found: Column = kinds[encoded.indices.fill_null(0).to_numpy()]
