@@ -27,7 +27,7 @@ def headline(recording_id: str, lane: Lane | None) -> list[components.Metric]:
 def overhead(metadata: Metadata) -> str:
     """Return what recording cost as a sentence; empty where it is not known."""
     run = metadata.overhead.get("run_cpu_seconds")
-    spent = sum(metadata.overhead.get(name, 0.0) for name in ("capture_cpu_seconds", "conversion_cpu_seconds"))
+    spent = sum(seconds for name, seconds in metadata.overhead.items() if name.endswith("_cpu_seconds") and name != "run_cpu_seconds")
     if not run or not spent:
         return ""
     return f"Recording took {spent:.2f} s of processor time beside the {run:.2f} s of the run."

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from pages.shared import components, library, session
-from profiler.errors import HeadroomError
+from profiler.spec import Job
 from profiler.storage import read_recording_bytes
-from profiler.units import format_bytes
 
 TIMELINE = "pages/timeline.py"
 _NUM_COLUMNS = 3
@@ -49,18 +48,10 @@ def upload() -> None:
 
 
 def _card(entry: library.Entry) -> None:
-    st.page_link(TIMELINE, label=f"**{entry.metadata.title}**", query_params=session.recording_link(entry))
-    try:
-        summary = session.summary(entry.id)
-    except HeadroomError as error:
-        st.caption(str(error))
-        return
-    categories = summary["categories_at_peak"]
-    largest = max(categories, key=categories.__getitem__, default=None)
-    parts = [f"peak {format_bytes(summary['peak_allocated_bytes'])}"]
-    if largest:
-        share = categories[largest] / max(summary["peak_allocated_bytes"], 1)
-        parts.append(f"{components.category_label(largest).lower()} {100 * share:.0f} %")
-    st.caption(" · ".join([*parts, entry.metadata.provenance.value]))
-    for sentence in session.sentences(entry.id)[:1]:
-        st.markdown(sentence)
+    metadata = entry.metadata
+    st.page_link(TIMELINE, label=f"**{metadata.title}**", query_params=session.recording_link(entry))
+    with components.refusals_shown():
+        what = Job.from_json(metadata.job).title if metadata.job else metadata.engine
+        st.caption(f"{what} · {metadata.provenance.value}")
+        for sentence in session.sentences(entry.id)[:1]:
+            st.markdown(sentence)
