@@ -263,7 +263,12 @@ def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], o
         for device in devices
         for row, free in device.history.device_free_bytes.items()
     ]
-    facts: dict[str, Any] = {"category_rules": _coverage(devices), "allocator_settings": snapshot.settings}
+    facts: dict[str, Any] = {
+        "category_rules": _coverage(devices),
+        "allocator_settings": snapshot.settings,
+        "torch_version": list(snapshot.torch_version),
+        "origin_us": origin,
+    }
     return Metadata(
         title=f"{snapshot.name} · CUDA snapshot",
         provenance=Provenance.IMPORTED,
