@@ -126,12 +126,6 @@ def linked_job() -> Job | None:
     return links.job_from_text(text) if text else None
 
 
-def chosen_entry() -> library.Entry | None:
-    """Return the recording that the address names, where this machine has it."""
-    wanted = chosen("recording")
-    return next((entry for entry in entries() if entry.id == wanted), None) if wanted else None
-
-
 def entries() -> list[library.Entry]:
     """Return all recordings that can be chosen: runs, newest first, then samples."""
     return library.entries(store())
@@ -164,7 +158,7 @@ def recording(recording_id: str) -> Recording:
 
     Raises:
         StorageError, FormatError: its file went away or is damaged.
-        StopIteration: there is none; ask `chosen_entry` first.
+        StopIteration: there is none; look among `entries` first.
     """
     return read_recording(next(entry.path for entry in entries() if entry.id == recording_id))
 
@@ -222,10 +216,6 @@ def partial_timeline(folder: Path) -> Timeline | None:
 def _partial_timeline(folder: Path, newest_part: str) -> Timeline:
     del newest_part
     return Timeline.of(read_recording(folder))
-
-
-kept = st.cache_resource(max_entries=32, show_spinner=False)
-"""Keeps what a function of short keys returns, such as a figure by recording id and theme."""
 
 
 @st.cache_resource
