@@ -12,8 +12,9 @@ import pandas as pd
 
 from profiler.analysis.categories import CATEGORIES, PHASES
 from profiler.analysis.columns import Array
-from profiler.analysis.module_tree import ModuleNode, module_nodes
+from profiler.analysis.module_tree import module_nodes
 from profiler.analysis.timeline import Timeline
+from profiler.analysis.tree import TreeNode
 from profiler.recording import Category
 
 _SEARCHED = [f"{category.label} {category.name}".lower() for category in CATEGORIES]
@@ -72,7 +73,7 @@ def module_tree(timeline: Timeline, event: int, max_nodes: int = 300) -> pd.Data
     alive = timeline.alive(event)
     blocks = timeline.blocks
     nodes = module_nodes(blocks.module[alive], blocks.category[alive], blocks.bytes[alive], max_nodes)
-    return pd.DataFrame(nodes, columns=list(ModuleNode._fields))
+    return pd.DataFrame(nodes, columns=list(TreeNode._fields))
 
 
 def top_allocations(timeline: Timeline, query: str = "", limit: int = 200, event: int | None = None) -> Allocations:
