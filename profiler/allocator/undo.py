@@ -8,6 +8,7 @@ that a large block keeps at most 1 MiB more than it needs, so that a shorter gap
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -53,7 +54,9 @@ def undo(trace: Trace, final: State, config: AllocatorConfig | None = None) -> S
     for found in ranges:
         low, high = bisect_left(starts, found.address), bisect_left(starts, found.end)
         inside = [blocks.at[address] for address in starts[low:high]]
-        is_small = _is_small(found, inside, config)
+        is_small = found.is_small
+        if is_small is None:
+            is_small = is_small_range(found.end - found.address, inside, config, is_expandable=found.expandable)
         exact = is_small or found.expandable or config.expandable_segments
         states.append(
             SegmentState.around(
@@ -65,7 +68,7 @@ def undo(trace: Trace, final: State, config: AllocatorConfig | None = None) -> S
                 is_expandable=found.expandable,
             )
         )
-    return _with_range_addresses(states, trace)
+    return with_range_addresses(states, trace)
 
 
 class _Blocks:
@@ -196,17 +199,14 @@ def _joined(ranges: list[_Range]) -> list[_Range]:
     return joined
 
 
-def _is_small(found: _Range, inside: list[BlockState], config: AllocatorConfig) -> bool:
-    """Return the pool of a range: known, or told by its blocks, or by its size."""
-    if found.is_small is not None:
-        return found.is_small
+def is_small_range(num_bytes: int, inside: Sequence[BlockState], config: AllocatorConfig, *, is_expandable: bool) -> bool:
+    """Return the pool of a range that nothing names: told by its active blocks, or by its size where it has none."""
     if inside:
         return all(round_size(block.requested_bytes, config) <= SMALL_BYTES for block in inside)
-    num_bytes = found.end - found.address
-    return num_bytes % config.large_segment_size_bytes != 0 if found.expandable else num_bytes == SMALL_SEGMENT_BYTES
+    return num_bytes % config.large_segment_size_bytes != 0 if is_expandable else num_bytes == SMALL_SEGMENT_BYTES
 
 
-def _with_range_addresses(states: list[SegmentState], trace: Trace) -> State:
+def with_range_addresses(states: Sequence[SegmentState], trace: Trace) -> State:
     """Say where each expandable segment begins: its lowest page, or pages right below it that are mapped later."""
     maps = trace.kind == Kind.SEGMENT_MAP
     starts_by_end: dict[Any, int] = dict(zip((trace.key + trace.bytes)[maps].tolist(), trace.key[maps].tolist(), strict=True))
