@@ -55,7 +55,7 @@ def recorded(recording: Recording, device: int = 0, rank: int = 0) -> Recorded:
     start = _start(recording.events.filter(pa.array(older)), segments, config) if len(segments) else None
     rows = np.flatnonzero(in_lane if start is None else in_lane & ~older)
     events = recording.events.take(pa.array(rows))
-    trace = Trace.from_recording(replace(recording, events=events, segments=segments), device)
+    trace = Trace.from_recording(replace(recording, events=events, segments=segments), device, rank)
     from_event = np.flatnonzero(trace.source_row >= 0)
     of_event = trace.source_row[from_event]
     key, source = trace.key.copy(), trace.source_row.copy()

@@ -10,6 +10,7 @@ import pytest
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.out_of_memory import Unusable, explain_out_of_memory, settings_to_try
+from profiler.allocator.recorded import recorded
 from profiler.allocator.replay import replay
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState
 from profiler.allocator.trace import Kind, Op, Trace
@@ -204,3 +205,14 @@ def test_twenty_settings_of_a_step_of_twenty_thousand_events_take_less_than_two_
     trials = compare(trace, configs | {"expandable": EXPANDABLE})
     assert len(trials) == 20
     assert time.process_time() - began < 2.0
+
+
+def test_each_rank_has_a_memory_of_its_own() -> None:
+    tape = Tape(device=0, rank=1)
+    tape.alloc(3 * MIB)
+    recording = tape.recording()
+    assert len(Trace.from_recording(recording)) == 0
+    assert Trace.from_recording(recording, rank=1).bytes.tolist() == [3 * MIB]
+    found = recorded(recording, 0, rank=1)
+    assert found.trace.bytes.tolist() == [3 * MIB]
+    assert (found.start, found.knows_segments) == ((), False)
