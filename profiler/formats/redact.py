@@ -44,10 +44,9 @@ def redact(text: str, names: tuple[str, ...] = ()) -> str:
 
 
 def _shown(match: re.Match[str]) -> str:
-    path = match[0]
-    if match.string[max(0, match.start() - 6) : match.start()].endswith((":", "http:", "https:")) and path.startswith("//"):
-        return path  # a web address
-    return _last_part(path)
+    if match.string[max(match.start() - 2, 0) : match.start()] == ":/":
+        return match[0]  # a web address
+    return _last_part(match[0])
 
 
 def _shown_quoted(match: re.Match[str]) -> str:

@@ -11,7 +11,7 @@ from profiler.models.config import SPELLINGS, ConfigFacts
 from profiler.spec import Model, Workload
 from profiler.units import MIB
 
-_DTYPES = (("float32", 4), ("bfloat16 or float16", 2), ("int64", 8), ("int8", 1))
+_DTYPES = (("float32", 4), ("bfloat16 or float16", 2))
 _LARGE_BYTES = 10 * MIB
 _LARGE_STEP = 2 * MIB
 _MIDDLE_SEGMENT = 20 * MIB
@@ -86,7 +86,7 @@ def _shapes(facts: ConfigFacts, intermediate: int | None, workload: Workload | N
 def _logits(num_bytes: int, facts: ConfigFacts, within_bytes: int) -> list[SizedTensor]:
     """Return logits of a round number of tokens that have this size, where the batch is not known."""
     found = []
-    for dtype, width in _DTYPES[:2]:
+    for dtype, width in _DTYPES:
         row = facts.vocab_size * width
         tokens = round(num_bytes / row / 256) * 256
         if tokens and abs(driver_bytes(tokens * row) - num_bytes) <= within_bytes + _LARGE_STEP // 2:

@@ -138,7 +138,9 @@ def _explanation(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[s
     if facts.requested_bytes in _FIXED_REQUESTS and facts.backend in ("CUDA", "HIP"):
         what = _FIXED_REQUESTS[facts.requested_bytes or 0]
         said.append(f"{format_bytes(facts.requested_bytes or 0)} is what PyTorch asks the driver for on behalf of any tensor {what}.")
-    said += [f"It is the size of {tensor}." for tensor in tensors]
+    if tensors:
+        others = f" It is also that of {'; '.join(str(tensor) for tensor in tensors[1:])}." if tensors[1:] else ""
+        said.append(f"It is the size of {tensors[0]}.{others}")
     if facts.allocated_bytes is not None and facts.total_bytes:
         share = 100 * facts.allocated_bytes / facts.total_bytes
         said.append(
@@ -187,8 +189,8 @@ def _suggestions(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[s
         said.append("End the other processes (nvidia-smi lists them; a notebook's kernel keeps its memory until it is restarted).")
     if _is_fragmented(facts) or (facts.non_releasable_bytes or 0) > (facts.allocated_bytes or 0) // 5:
         said.append(
-            "Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before Python starts (torch 2.1 and newer; the new name PYTORCH_ALLOC_CONF "
-            "is ignored by 2.9). If it is set already, the message suggests it all the same."
+            "Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before Python starts (torch 2.1 and newer; 2.9 ignores the new "
+            "name PYTORCH_ALLOC_CONF). If it is set already, the message suggests it all the same."
         )
     if any("logits" in tensor.name for tensor in tensors):
         said.append("Compute the loss in chunks, or with a fused linear cross-entropy: then the logits are never there as a whole.")
