@@ -58,10 +58,15 @@ def read_job(options: argparse.Namespace) -> Job:
     )
     toggles = [Toggle.parse(text) for text in options.toggle]
     toggles += _shorthand(PRECISION, options.dtype) + _shorthand(OPTIMIZER, options.optimizer)
-    return validate(Job(model=_model(options.model), workload=workload, device=_device(options.device), toggles=tuple(toggles)))
+    return validate(Job(model=named_model(options.model), workload=workload, device=_device(options.device), toggles=tuple(toggles)))
 
 
-def _model(name: str) -> Model:
+def named_model(name: str) -> Model:
+    """Return the model of the catalogue, or of a config.json or a folder that holds one.
+
+    Raises:
+        SpecError: there is none of that name, or its configuration cannot be.
+    """
     path = Path(name)
     is_path = name != "" and (path.exists() or path.suffix == ".json" or len(path.parts) > 1)
     return model_from_path(path) if is_path and name not in CATALOGUE else Model(name=name)

@@ -1,0 +1,73 @@
+"""The FILE of a command -> a recording, read as a stranger's, with its progress on a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from profiler.cli.command import require
+from profiler.cli.job import named_model
+from profiler.formats.opening import SNAPSHOT_SUFFIXES, Reading, open_file
+from profiler.recording import Recording
+from profiler.storage import SUFFIX
+
+FILE_HELP = f"a {SUFFIX} file, a CUDA memory snapshot ({', '.join(SNAPSHOT_SUFFIXES)}), or a folder with one snapshot a rank"
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_file_option(parser: argparse.ArgumentParser, name: str = "file") -> None:
+    """Declare a file that `read_file` reads."""
+    parser.add_argument(name, type=Path, help=FILE_HELP)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what a user can say about a snapshot; `reading_of` reads it."""
+    parser.add_argument("--rules", type=Path, metavar="JSON", help="category rules that come before Headroom's own")
+    parser.add_argument("--model", help="the model that ran: tells parameters and optimizer state among what is older (needs torch)")
+    parser.add_argument("--model-dtype", default=_DTYPES[0], choices=_DTYPES, help=f"of its parameters (default {_DTYPES[0]})")
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    """Return what the options of `add_reading_options` say.
+
+    Raises:
+        SpecError: the model is not known.
+        CaptureUnavailable: a model is named and torch is not installed.
+    """
+    return Reading(parameter_bytes=_parameter_bytes(options.model, options.model_dtype) if options.model else (), rules=options.rules)
+
+
+def read_file(path: Path) -> Recording:
+    """Return the recording in a file of any kind.
+
+    Raises:
+        StorageError, FormatError: as `profiler.formats.opening.open_file`.
+    """
+    with progress_shown(path) as progress:
+        return open_file(path, progress=progress)
+
+
+@contextlib.contextmanager
+def progress_shown(path: Path) -> Iterator[Callable[[float], None] | None]:
+    """Give what tells on a terminal how far reading is; None where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        yield lambda share: print(f"\r\033[KReading {path.name}: {share:.0%}", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _parameter_bytes(model: str, dtype: str) -> list[int]:
+    for library in ("torch", "transformers"):
+        require(library, "--model")
+    import torch
+
+    from profiler.models.build import build_model
+
+    built = build_model(named_model(model), getattr(torch, dtype), "meta")
+    return [parameter.numel() * parameter.element_size() for parameter in built.parameters()]

@@ -1,0 +1,172 @@
+"""``replay``: a recording's requests through the allocator's rules, as they were or under other settings, on another card."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from profiler.allocator.config import NEWEST, AllocatorConfig
+from profiler.allocator.driver import Driver
+from profiler.allocator.out_of_memory import explain_out_of_memory
+from profiler.allocator.recorded import Recorded, recorded
+from profiler.allocator.replay import replay
+from profiler.allocator.what_if import Trial
+from profiler.analysis.blocks import Lane
+from profiler.analysis.instants import instant_facts, recorded_out_of_memory
+from profiler.analysis.timeline import Timeline
+from profiler.cli.command import DONE, Commands, add_command, print_json
+from profiler.cli.reading import add_file_option, read_file
+from profiler.errors import SpecError
+from profiler.recording import Provenance, Recording
+from profiler.units import exact_bytes, format_bytes, parse_bytes
+
+_PEAKS = ("peak_requested_bytes", "peak_allocated_bytes", "peak_active_bytes", "peak_reserved_bytes")
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    command = add_command(commands, "replay", _run, "say what the CUDA caching allocator reserves for a recording's requests")
+    add_file_option(command)
+    command.add_argument(
+        "--alloc-conf", metavar="TEXT", help="other settings, as in PYTORCH_CUDA_ALLOC_CONF, such as expandable_segments:True"
+    )
+    command.add_argument("--torch", metavar="VERSION", help="the torch version whose rules apply, such as 2.6")
+    command.add_argument("--capacity", metavar="SIZE", help="what the allocator may reserve, such as 24GiB; without it, no limit")
+    command.add_argument("--device", type=int, metavar="N", help="which GPU, where the recording has several; -1 is host memory")
+    command.add_argument("--rank", type=int, default=0, metavar="N", help="of which process, where the recording has several")
+    command.epilog = (
+        "Without --alloc-conf, --torch and --capacity, what happened is reproduced, from what was reserved at its beginning on. With any of"
+        " them, live blocks that are older than the recording are allocated first and what was cached is left out, so that no setting"
+        ' inherits the cache of another: compare with `--alloc-conf ""`, which is torch\'s defaults.'
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    capacity_bytes = _capacity(options.capacity)
+    version = _version(options.torch) if options.torch else None
+    if options.alloc_conf:
+        AllocatorConfig.parse(options.alloc_conf, version or NEWEST)  # refused before a large file is read
+    recording = read_file(options.file)
+    lane = _lane(recording, options.device, options.rank)
+    found = recorded(recording, lane.device, lane.rank)
+    as_recorded = options.alloc_conf is None and version is None and capacity_bytes is None
+    config = _config(found.config, options.alloc_conf, version)
+    timeline = Timeline.of(recording, lane=lane)
+    name = options.alloc_conf or ("defaults" if options.alloc_conf == "" or not found.knows_segments else "as recorded")
+    if as_recorded:
+        trial = Trial.of(name, replay(found.trace, config, start=found.start, take_retries=True))
+        out_of_memory = recorded_out_of_memory(recording, timeline)
+    else:
+        trial = Trial.of(name, replay(found.trace.preceded_by(found.start), config, Driver(capacity_bytes)))
+        out_of_memory = _failure(recording, timeline, found, trial) if trial.oom else None
+    result = _result(recording, lane, trial, out_of_memory, _notes(found, as_recorded))
+    print_json(result) if options.json else _print(result)
+    return DONE
+
+
+def _lane(recording: Recording, device: int | None, rank: int) -> Lane:
+    """Return the memory that is meant; without a device the first GPU, or the host where there is none.
+
+    Raises:
+        SpecError: the recording does not have it.
+    """
+    devices, ranks = (recording.events[name].fill_null(0).to_numpy() for name in ("device", "rank"))
+    pairs = np.unique(np.stack([devices, ranks]), axis=1).T.tolist()
+    lanes = sorted((Lane(*pair) for pair in pairs), key=lambda lane: (lane.device < 0, abs(lane.device), lane.rank))
+    chosen = [lane for lane in lanes if lane.rank == rank and device in (None, lane.device)]
+    if not chosen:
+        wanted = f"rank {rank}" if device is None else f"device {device} of rank {rank}"
+        has = ", ".join(f"--device {lane.device} --rank {lane.rank}" for lane in lanes[:8]) or "no events at all"
+        raise SpecError(f"The recording holds nothing of {wanted}. It has: {has}.")
+    return chosen[0]
+
+
+def _capacity(text: str | None) -> int | None:
+    if text is None:
+        return None
+    capacity_bytes = parse_bytes(text)
+    if capacity_bytes <= 0:
+        raise SpecError(f"--capacity {text} is not possible. Give what the allocator may reserve, such as 24GiB.")
+    return capacity_bytes
+
+
+def _version(text: str) -> tuple[int, int]:
+    parts = text.split(".")
+    if len(parts) < 2 or not all(part.isdecimal() and len(part) < 5 for part in parts[:2]) or int(parts[0]) < 2:
+        raise SpecError(f"--torch {text} is not a version that is modelled. Write 2.0 to {NEWEST[0]}.{NEWEST[1]}.")
+    return int(parts[0]), int(parts[1])
+
+
+def _config(known: AllocatorConfig, alloc_conf: str | None, version: tuple[int, int] | None) -> AllocatorConfig:
+    version = version or known.torch_version
+    return replace(known, torch_version=min(version, NEWEST)) if alloc_conf is None else AllocatorConfig.parse(alloc_conf, version)
+
+
+def _failure(recording: Recording, timeline: Timeline, found: Recorded, trial: Trial) -> dict[str, Any]:
+    """Return where memory ran out in a replay, why, and what would have helped."""
+    assert trial.oom is not None
+    assert trial.capacity_bytes is not None, "without a limit nothing runs out"
+    why = explain_out_of_memory(found.trace, trial.config, trial.capacity_bytes, start=found.start)
+    assert why is not None, "the same replay runs out again"
+    sources = found.trace.preceded_by(found.start).source_row[: trial.oom.row + 1]
+    known = sources[sources >= 0]
+    numbers = ("requested_bytes", "segment_bytes", "capacity_bytes", "reserved_bytes", "allocated_bytes", "largest_free_bytes")
+    return {
+        **{name: getattr(why, name) for name in (*numbers, "smallest_capacity_bytes")},
+        **instant_facts(recording, timeline, int(known[-1]) if len(known) else -1),
+        "remedies": [{"alloc_conf": tried.name, "peak_reserved_bytes": tried.peak_reserved_bytes} for tried in why.remedies],
+        "explanation": why.sentences(),
+    }
+
+
+def _notes(found: Recorded, as_recorded: bool) -> list[str]:
+    notes = []
+    if not found.knows_segments:
+        notes.append("The recording does not say what was reserved: its requests were replayed as if a GPU had served them.")
+    elif not as_recorded and found.start:
+        notes.append("What was cached before the recording began is left out; its live blocks are allocated first.")
+    return notes
+
+
+def _result(recording: Recording, lane: Lane, trial: Trial, oom: dict[str, Any] | None, notes: list[str]) -> dict[str, Any]:
+    at_peak = trial.at_peak
+    return {
+        "title": recording.metadata.title,
+        "lane": lane.label,
+        "provenance": Provenance.SIMULATED.value,
+        "settings": trial.name,
+        "torch": ".".join(map(str, trial.config.torch_version)),
+        "capacity_bytes": trial.capacity_bytes,
+        **{name: getattr(trial, name) for name in (*_PEAKS, "num_segment_allocs", "num_retries")},
+        "fragmentation": {
+            "external": at_peak.external,
+            "internal": at_peak.internal,
+            "reserved_bytes": at_peak.reserved_bytes,
+            "allocated_bytes": at_peak.allocated_bytes,
+            "requested_bytes": at_peak.requested_bytes,
+            "inactive_split_bytes": at_peak.inactive_split_bytes,
+        },
+        "oom": oom,
+        "ignored_options": list(trial.config.ignored),
+        "notes": notes,
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(f"{result['title']}, {result['lane']}  [{result['provenance']}: {result['settings']}, torch {result['torch']}]")
+    for name in _PEAKS:
+        label = name.removesuffix("_bytes").replace("_", " ").capitalize()
+        print(f"{label:<16} {format_bytes(result[name]):>10}  {exact_bytes(result[name])}")
+    shares = result["fragmentation"]
+    print(f"At the peak of reserved, {shares['external']:.1%} of it held no tensor; rounding took {shares['internal']:.2%} of allocated.")
+    print(f"{result['num_segment_allocs']:,} segments from the driver, {result['num_retries']:,} retries")
+    if result["oom"]:
+        oom = result["oom"]
+        where = " · ".join(str(oom[name]) for name in ("phase", "module", "operator") if oom[name])
+        print(f"Out of memory at event {oom['event']:,}, step {oom['step']}, {where}")
+        print(*(f"  {sentence}" for sentence in oom.get("explanation", [])), sep="\n")
+    for note in result["notes"]:
+        print(f"Note: {note}")
