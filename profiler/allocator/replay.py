@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,18 @@ class Series:
     inactive_split_bytes: np.ndarray[Any, np.dtype[np.int64]]
 
 
+class SegmentEvent(NamedTuple):
+    """What the allocator did with the driver."""
+
+    row: int
+    """Row of the trace whose step caused it."""
+    action: str
+    """``segment_alloc``, ``segment_free``, ``segment_map`` or ``segment_unmap``."""
+    address: int
+    bytes: int
+    stream: int
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Where memory ran out."""
@@ -73,6 +85,8 @@ class Replay:
     """Row of the trace at which reserved memory first was at its peak; -1 where it was so at the start."""
     oom: Failure | None
     series: Series | None
+    segment_events: tuple[SegmentEvent, ...]
+    """In the order of time; empty unless the series was asked for."""
     allocator: CachingAllocator
     """As it was left."""
     live: dict[int, Block]
@@ -101,14 +115,14 @@ def replay(
         driver: the card; without a limit if not given. A driver serves one replay.
         start: what the allocator holds before: only for the settings under which it came to be. For others see `Trace.preceded_by`.
         until_row: stop before this row of the trace, to see the state at an instant.
-        series: also return the bytes after each step.
+        series: also return the bytes after each step, and what was done with the driver.
         take_retries: give back cached segments where the history did so to make room, although this card may have had room.
 
     A recorded out-of-memory error is tried: if the request passes here, it is freed at once; how long it would have lived is not known.
     """
-    run = _Run(CachingAllocator(config, driver), start, take_retries=take_retries)
+    kept = _Kept() if series else None
+    run = _Run(CachingAllocator(config, driver, kept.on_segment if kept else None), start, take_retries=take_retries)
     steps = trace.steps if until_row is None else [step for step in trace.steps if step[4] < until_row]
-    kept: list[tuple[int, int, int, int, int, int]] | None = [] if series else None
     oom = run.play(steps, kept)
     allocator = run.allocator
     return Replay(
@@ -118,10 +132,29 @@ def replay(
         at_peak=run.at_peak,
         peak_row=run.peak_row,
         oom=oom,
-        series=None if kept is None else Series(*np.array(kept, np.int64).reshape(-1, 6).T),
+        series=None if kept is None else Series(*np.array(kept.levels, np.int64).reshape(-1, 6).T),
+        segment_events=() if kept is None else tuple(kept.segment_events),
         allocator=allocator,
         live=run.live,
     )
+
+
+class _Kept:
+    """What is written down on the way: the bytes after each step, and what was done with the driver in it."""
+
+    def __init__(self) -> None:
+        self.levels: list[tuple[int, int, int, int, int, int]] = []
+        self.segment_events: list[SegmentEvent] = []
+        self._calls: list[tuple[str, int, int, int]] = []
+
+    def on_segment(self, action: str, address: int, num_bytes: int, stream: int) -> None:
+        self._calls.append((action, address, num_bytes, stream))
+
+    def end_step(self, row: int) -> None:
+        """Say which row of the trace caused what was done since the last step."""
+        if self._calls:
+            self.segment_events += [SegmentEvent(row, *call) for call in self._calls]
+            self._calls.clear()
 
 
 class _Run:
@@ -134,8 +167,14 @@ class _Run:
         self.at_peak = self._fragmentation()
         self._take_retries = take_retries
 
-    def play(self, steps: list[tuple[int, int, int, int, int]], kept: list[tuple[int, int, int, int, int, int]] | None) -> Failure | None:
+    def play(self, steps: list[tuple[int, int, int, int, int]], kept: _Kept | None) -> Failure | None:
         """Go through the steps until the end or until memory runs out."""
+        failure = self._play(steps, kept)
+        if kept is not None and failure is not None:
+            kept.end_step(failure.row)
+        return failure
+
+    def _play(self, steps: list[tuple[int, int, int, int, int]], kept: _Kept | None) -> Failure | None:
         allocator, live, stats = self.allocator, self.live, self.allocator.stats
         malloc, free, pop, op_alloc, op_free = allocator.malloc, allocator.free, live.pop, int(Op.ALLOC), int(Op.FREE)
         peak = stats.peak_reserved_bytes
@@ -156,7 +195,8 @@ class _Run:
                 if failure is not None:
                     return failure
             if kept is not None:
-                kept.append((row, *self._bytes_now()))
+                kept.levels.append((row, *self._bytes_now()))
+                kept.end_step(row)
         return None
 
     def _rare(self, op: int, key: int, num_bytes: int, stream: int, row: int) -> Failure | None:

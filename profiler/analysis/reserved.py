@@ -1,0 +1,226 @@
+"""A recording -> what the allocator reserved over time: as recorded where segments were, else simulated by a replay of its requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.driver import Driver
+from profiler.allocator.replay import Failure, SegmentEvent, replay
+from profiler.allocator.trace import Trace
+from profiler.analysis.blocks import Lane
+from profiler.analysis.columns import Array, read_names, read_numbers
+from profiler.analysis.reduction import pick_extremes
+from profiler.analysis.timeline import MAX_POINTS, Timeline
+from profiler.recording import Action, Provenance, Recording
+
+_GROWTH = ("segment_alloc", "segment_map", Action.PREEXISTING.value)
+_RELEASE = ("segment_free", "segment_unmap")
+
+
+@dataclass(frozen=True, eq=False)
+class ReservedSeries:
+    """What one lane's allocator held, step by step. Columns are one value a point, in the order of time."""
+
+    provenance: Provenance
+    """Simulated, or that of the recording whose segments were recorded."""
+    setting: str
+    """The settings it was simulated with, as text; empty for torch's default and for what was recorded."""
+    event: Array
+    """The event of the recording that the point follows; -1 before the first."""
+    time_us: Array
+    allocated_bytes: Array
+    active_bytes: Array
+    """Allocated, and freed but still used by a stream."""
+    reserved_bytes: Array
+    changes: pd.DataFrame
+    """What was done with the driver: event, time_us, action, address, bytes, reserved_bytes (after it)."""
+    failure: Failure | None = None
+    """Where memory ran out; the series ends there."""
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    @cached_property
+    def peak_row(self) -> int:
+        """The first point at which reserved is highest; -1 where there is none."""
+        return int(np.argmax(self.reserved_bytes)) if len(self) else -1
+
+    @property
+    def peak_bytes(self) -> int:
+        """Reserved bytes at their peak."""
+        return int(self.reserved_bytes[self.peak_row]) if len(self) else 0
+
+    @cached_property
+    def external(self) -> Array:
+        """External fragmentation at each point: the share of reserved memory that no live tensor's block holds."""
+        share = self.allocated_bytes / np.maximum(self.reserved_bytes, 1)
+        return np.where(self.reserved_bytes > 0, 1 - share, 0.0)
+
+    def row_of(self, event: int) -> int:
+        """Return the point whose state holds right after ``event``; -1 where the series begins later."""
+        return int(np.searchsorted(self.event, event, side="right")) - 1
+
+    def pick_rows(self, max_points: int = MAX_POINTS) -> Array:
+        """Return the points to draw, the peaks of reserved and of allocated among them."""
+        half = max_points // 2
+        return np.union1d(pick_extremes(self.reserved_bytes, half), pick_extremes(self.allocated_bytes, half))
+
+    def table(self, rows: Array) -> pd.DataFrame:
+        """Return points as rows: event, time_us, allocated_bytes, active_bytes, reserved_bytes, external_fragmentation_share."""
+        names = ("event", "time_us", "allocated_bytes", "active_bytes", "reserved_bytes")
+        return pd.DataFrame({name: getattr(self, name)[rows] for name in names} | {"external_fragmentation_share": self.external[rows]})
+
+
+def has_segments(recording: Recording, lane: Lane) -> bool:
+    """Return whether what this lane's allocator reserved was recorded."""
+    return bool(read_numbers(lane_segments(recording, lane)["bytes"]).any())
+
+
+def lane_segments(recording: Recording, lane: Lane) -> pa.Table:
+    """Return the segments' rows of one lane in the order of time."""
+    segments = recording.segments
+    chosen = segments.filter(pc.and_(pc.equal(segments["device"], lane.device), pc.equal(segments["rank"], lane.rank)))
+    return chosen.take(pa.array(np.argsort(read_numbers(chosen["time_us"]), kind="stable")))
+
+
+def lane_trace(recording: Recording, lane: Lane) -> Trace:
+    """Return what the program asked of one lane's allocator; of a CPU recording, what it would have asked of a GPU's.
+
+    What is older than the recording is allocated first; what was cached before it is not known and left out.
+    """
+    if read_numbers(recording.events["rank"]).any():
+        of_rank = {name: _of_rank(getattr(recording, name), lane.rank) for name in ("segments",)}
+        events = recording.events
+        kept = pc.if_else(pc.equal(events["rank"], lane.rank), events["requested_bytes"], pa.scalar(0, pa.int64()))
+        # Rows keep their places, so that a trace's source rows stay events of the recording; rows of 0 bytes are no requests.
+        events = events.set_column(events.schema.get_field_index("requested_bytes"), "requested_bytes", kept)
+        recording = replace(recording, events=events, **of_rank)
+    return Trace.from_recording(recording, lane.device)
+
+
+def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSeries | None:
+    """Return what was reserved as the recording says it; None where it says nothing of it.
+
+    Where a segment and an event share an instant, the segment comes first.
+    """
+    segments = lane_segments(recording, timeline.lane)
+    signed = signed_bytes(segments)
+    if not signed.any():
+        return None
+    levels, times = np.cumsum(signed), read_numbers(segments["time_us"])
+    event_us = timeline.blocks.event_us
+    order = np.argsort(np.concatenate([times, event_us]), kind="stable")
+    is_segment = order < len(times)
+    num_segments, num_events = np.cumsum(is_segment), np.cumsum(~is_segment)
+    event = num_events - 1
+    allocated, active = (np.append(column, 0)[event] for column in (timeline.total, timeline.total + pending_bytes(recording, timeline)))
+    changes = {
+        "event": np.searchsorted(event_us, times, side="left") - 1,
+        "time_us": times,
+        "action": read_names(segments["action"]).texts(),
+        "address": read_numbers(segments["address"], -1),
+        "bytes": read_numbers(segments["bytes"]),
+        "reserved_bytes": levels,
+    }
+    return ReservedSeries(
+        provenance=recording.metadata.provenance,
+        setting="",
+        event=event,
+        time_us=np.concatenate([times, event_us])[order],
+        allocated_bytes=allocated,
+        active_bytes=active,
+        reserved_bytes=np.append(levels, 0)[num_segments - 1],
+        changes=pd.DataFrame(changes),
+    )
+
+
+def simulated_reserved(
+    timeline: Timeline, trace: Trace, config: AllocatorConfig, setting: str = "", capacity_bytes: int | None = None
+) -> ReservedSeries:
+    """Return what an allocator with these settings would have reserved for the same requests.
+
+    Args:
+        timeline: the lane.
+        trace: its requests, from `lane_trace`.
+        config: the settings.
+        setting: their text.
+        capacity_bytes: what the allocator may reserve; None: without limit.
+    """
+    run = replay(trace, config, Driver(capacity_bytes), series=True)
+    assert run.series is not None
+    event_us = np.append(timeline.blocks.event_us, timeline.blocks.event_us[:1] if timeline.num_events else 0.0)
+    sources = np.maximum.accumulate(trace.source_row) if len(trace) else trace.source_row
+    event = sources[run.series.row]
+    return ReservedSeries(
+        provenance=Provenance.SIMULATED,
+        setting=setting,
+        event=event,
+        time_us=event_us[event],
+        allocated_bytes=run.series.allocated_bytes,
+        active_bytes=run.series.active_bytes,
+        reserved_bytes=run.series.reserved_bytes,
+        changes=_changes(run.segment_events, sources, event_us),
+        failure=run.oom,
+    )
+
+
+def signed_bytes(segments: pa.Table) -> Array:
+    """Return by how much each row changed reserved."""
+    sign = read_names(segments["action"]).mapped(dict.fromkeys(_GROWTH, 1) | dict.fromkeys(_RELEASE, -1), 0)
+    return read_numbers(segments["bytes"]) * sign
+
+
+def pending_ends(recording: Recording, timeline: Timeline) -> Array:
+    """Return for each of the lane's blocks the event at which it could be used again: its free was complete.
+
+    It is the event of its death where no stream held it longer, and `num_events` where that never came.
+    """
+    blocks, members = timeline.blocks, timeline.members
+    events = recording.events
+    actions = read_names(events["action"]).texts()
+    numbers = read_numbers(events["block"], -1)
+    completed = np.flatnonzero(actions == Action.FREE_COMPLETED.value)
+    order = completed[np.argsort(numbers[completed], kind="stable")]
+    own = numbers[blocks.birth_event[members]]
+    place = np.searchsorted(numbers[order], own)
+    found = np.append(order, timeline.num_events)[place]
+    is_own = np.append(numbers[order], -1)[place] == own
+    ends = np.where(is_own, found, timeline.num_events)
+    return np.asarray(np.where(blocks.death_event[members] < timeline.num_events, ends, timeline.num_events))
+
+
+def pending_bytes(recording: Recording, timeline: Timeline) -> Array:
+    """Return at each event the bytes that were freed and still used by a stream."""
+    ends, deaths, sizes = pending_ends(recording, timeline), timeline.blocks.death_event, timeline.blocks.bytes
+    change = np.zeros(timeline.num_events + 1, np.int64)
+    np.add.at(change, deaths[timeline.members], sizes[timeline.members])
+    np.subtract.at(change, ends, sizes[timeline.members])
+    return np.asarray(np.cumsum(change)[: timeline.num_events])
+
+
+def _of_rank(table: pa.Table, rank: int) -> pa.Table:
+    return table.filter(pc.equal(table["rank"], rank))
+
+
+def _changes(calls: tuple[SegmentEvent, ...], sources: Array, event_us: Array) -> pd.DataFrame:
+    frame = pd.DataFrame(list(calls), columns=list(SegmentEvent._fields))
+    events = sources[frame["row"].to_numpy(np.int64)] if len(frame) else np.empty(0, np.int64)
+    sign = np.where(frame["action"].isin(_GROWTH), 1, -1)
+    levels = np.cumsum(frame["bytes"].to_numpy(np.int64) * sign)
+    return pd.DataFrame(
+        {
+            "event": events,
+            "time_us": event_us[events],
+            "action": frame["action"],
+            "address": frame["address"],
+            "bytes": frame["bytes"],
+            "reserved_bytes": levels,
+        }
+    )
