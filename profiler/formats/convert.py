@@ -273,7 +273,7 @@ def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], o
         title=f"{snapshot.name} · CUDA snapshot",
         provenance=Provenance.IMPORTED,
         engine=f"CUDA memory snapshot, torch {snapshot.torch_version_guess}",
-        created=created.isoformat(timespec="seconds"),
+        created=created.isoformat(timespec="microseconds"),
         device={"kind": "cuda"},
         facts=facts | ({"oom": out_of_memory[-100:]} if out_of_memory else {}),
         warnings=[f"Categories are told by rules from stacks, annotations and lifetimes; torch {snapshot.torch_version_guess}.", *warnings],

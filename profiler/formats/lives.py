@@ -121,7 +121,9 @@ class _Events:
         begins[1:] = address_there[1:] != address_there[:-1]
         previous = np.concatenate([[-1], kind_there[:-1]])
         block = np.cumsum(begins | (kind_there == _ALLOC)) - 1
-        doubled = ~begins & (kind_there != _ALLOC) & (kind_there <= previous)
+        progress = block * (_COMPLETED + 1) + kind_there
+        doubled = np.zeros(len(source), bool)
+        doubled[1:] = progress[1:] <= np.maximum.accumulate(progress)[:-1]
         unseen = np.flatnonzero(~begins & (kind_there == _ALLOC) & (previous == _ALLOC))
         # A free that was not recorded is put right before the allocation that shows it.
         place = np.concatenate([by_address, by_address[unseen] - 0.5])

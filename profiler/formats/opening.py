@@ -15,7 +15,7 @@ from profiler.errors import FormatError, StorageError
 from profiler.formats.ranks import merge_ranks
 from profiler.formats.worker import read_in_worker
 from profiler.recording import Recording
-from profiler.storage import PARTIAL_SUFFIX, SUFFIX, read_recording, write_recording
+from profiler.storage import PARTIAL_SUFFIX, SUFFIX, RunStore, read_recording, write_recording
 
 SNAPSHOT_SUFFIXES = (".pickle", ".pkl", ".html", ".gz")
 """How snapshots are called; a file that is named by itself may be called anything."""
@@ -64,6 +64,24 @@ def import_file(path: Path, out: Path, reading: Reading | None = None, progress:
     return _converted(path, out, reading or Reading(), progress)
 
 
+def keep_file(path: Path, store: RunStore, reading: Reading | None = None, progress: Callable[[float], None] | None = None) -> Recording:
+    """Return the same as `open_file`, kept in a run store under its id.
+
+    Raises:
+        StorageError: it cannot be read, or the store not written.
+        FormatError: it is nothing that Headroom reads, or damaged.
+    """
+    store.new_path("any")  # makes the store's folder, or says why it cannot be
+    try:
+        with tempfile.TemporaryDirectory(prefix="incoming-", dir=store.home) as folder:
+            out = Path(folder) / f"recording{SUFFIX}"
+            recording = import_file(path, out, reading, progress)
+            out.replace(store.new_path(recording.id))
+    except OSError as error:
+        raise StorageError(f"{store.home} cannot be written: {error.strerror}. Free some space or set HEADROOM_HOME.") from error
+    return recording
+
+
 def snapshots_in(folder: Path) -> dict[int, Path]:
     """Return the snapshots in a folder by rank: the number after ``rank`` in their names, else their places in order.
 
@@ -96,6 +114,8 @@ def _is_recording(path: Path) -> bool:
     if path.is_dir():
         return False
     try:
+        if path.exists() and not path.is_file():
+            raise StorageError(f"{path} is neither a file nor a folder. Choose a recording, a snapshot, or a folder of snapshots.")
         with path.open("rb") as file:
             return file.read(len(_ZIP)) == _ZIP
     except OSError as error:

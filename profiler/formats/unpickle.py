@@ -62,12 +62,14 @@ class PlainUnpickler(pickle.Unpickler):
         """Return the data.
 
         Raises:
-            FormatError: the file asks for an import or is no pickle.
+            FormatError: the file asks for an import, is no pickle, or takes more memory than there is.
         """
         # A code that somebody used before comes out of this cache without find_class; it is only a cache.
         copyreg.clear_extension_cache()
         try:
             return self.load()
+        except MemoryError:
+            raise FormatError(f"{self._what} takes more memory than it may; no snapshot of its size does. It is not opened.") from None
         except _DAMAGE as error:
             raise FormatError(
                 f"{self._what} is not a CUDA memory snapshot, or it is damaged ({_bounded(str(error))}). Choose the pickle that "
