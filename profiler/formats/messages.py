@@ -140,7 +140,7 @@ def _message(part: str, backend: str) -> MemoryFacts:
         backend=backend,
         device=int(next(group for group in device.groups() if group)) if device else None,
         requested_unit_bytes=_FACTORS[requested[2].lower()] if requested else 1,
-        other_process_bytes=tuple(_without_own(others, values)),
+        other_process_bytes=tuple(others if "this process has" in part else _without_own(others, values)),
         said_max_split="max_split_size_mb" in part,
         **values,
     )
@@ -152,7 +152,7 @@ def _without_own(others: list[int], values: dict[str, int | None]) -> list[int]:
     Inside containers the driver gives numbers that torch cannot match with its own, so this process is listed as if it were another. It is
     taken for the first that holds at least what PyTorch reserved, where no other entry says what this process holds.
     """
-    if values["process_bytes"] is not None or values["allocated_bytes"] is None:
+    if values["allocated_bytes"] is None:
         return others
     reserved = values["allocated_bytes"] + (values["unallocated_bytes"] or 0)
     own = next((size for size in others if size >= reserved * 0.99), None)

@@ -57,7 +57,7 @@ def tensors_of_size(num_bytes: int, model: Model, workload: Workload | None = No
     for name, shape in _shapes(facts, _intermediate(model), workload):
         for dtype, width in _DTYPES:
             tensor = SizedTensor(name, shape, dtype, math.prod(shape) * width)
-            if abs(driver_bytes(tensor.bytes) - num_bytes) <= within_bytes:
+            if tensor.bytes >= _LARGE_BYTES and abs(driver_bytes(tensor.bytes) - num_bytes) <= within_bytes:
                 found.append(tensor)
     return found or ([] if workload else _logits(num_bytes, facts, within_bytes))
 
