@@ -2,21 +2,27 @@
 
 import streamlit as st
 
-from pages.shared import components, gallery, machine, navigation, session
+from pages.shared import components, gallery, machine, navigation, opening, session
 
 navigation.require_app()
 components.heading("Headroom", "See where a language model's memory goes, and what each optimization really gives back.")
 
 open_file, profile_now = st.columns(2, border=True)
 with open_file:
-    st.subheader("Open a recording", anchor=False)
-    gallery.upload()
+    st.subheader("Open a recording or a CUDA snapshot", anchor=False)
+    with components.refusals_shown():
+        opening.upload()
+    with components.refusals_shown():
+        opening.path()
 with profile_now:
     st.subheader("Profile a model now", anchor=False)
     st.markdown(
         "Run a language model's training step, prefill or decode on this machine and record every allocation. A tiny model takes seconds."
     )
     st.page_link("pages/profile.py", label="Choose a model", icon=":material/arrow_forward:")
+
+with st.expander("Explain an out-of-memory message"), components.refusals_shown():
+    opening.explanation()
 
 st.subheader("Sample recordings", anchor=False)
 gallery.samples()

@@ -1,4 +1,4 @@
-"""Recordings to choose from, as cards and lists that link to the timeline, and the field that opens a file."""
+"""Recordings to choose from, as cards and lists that link to the timeline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import streamlit as st
 
 from pages.shared import components, library, session
 from profiler.spec import Job
-from profiler.storage import read_recording_bytes
 
 TIMELINE = "pages/timeline.py"
 _NUM_COLUMNS = 3
@@ -34,17 +33,6 @@ def runs(entries: Sequence[library.Entry]) -> None:
             st.caption(f"{entry.metadata.created[:16].replace('T', ' ')} · {entry.metadata.provenance.value}")
     if len(entries) > _MAX_RUNS:
         st.caption(f"The newest {_MAX_RUNS} of {len(entries)}; Timeline lists all.")
-
-
-def upload() -> None:
-    """Draw the field that opens a recording file; what it opens is kept among this machine's runs and shown."""
-    file = st.file_uploader("A `.headroom` file", type=["headroom"], key="start_upload")
-    if file is None:
-        st.caption("Written by Profile, by `python -m profiler record`, or by `profiler.record()` in your own code.")
-        return
-    recording = session.store().add(read_recording_bytes(file.getvalue(), file.name))
-    entry = next(entry for entry in session.entries() if entry.id == recording.id)
-    st.switch_page(TIMELINE, query_params=session.recording_link(entry))
 
 
 def _card(entry: library.Entry) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.shared import library, links
+from pages.shared import library, links, serving
 from profiler.analysis.blocks import Blocks, Lane
 from profiler.analysis.explain import explain
 from profiler.analysis.summary import summarize
@@ -92,6 +92,13 @@ def linked_number(name: str, default: int, low: int, high: int) -> dict[str, Any
     text = chosen(name) or ""
     st.session_state[key] = min(max(int(text), low), high) if text.isdecimal() else default
     return {"key": key, "on_change": _write_choice, "args": (name, key, str(default)), "min_value": low, "max_value": high}
+
+
+def linked_text(name: str, max_chars: int) -> dict[str, Any]:
+    """Return the arguments that tie a text field to the address."""
+    key = f"linked_{name}"
+    st.session_state[key] = (chosen(name) or "")[:max_chars]
+    return {"key": key, "on_change": _write_choice, "args": (name, key, ""), "max_chars": max_chars}
 
 
 def _write_choice(name: str, key: str, default: str) -> None:
@@ -221,5 +228,6 @@ def _partial_timeline(folder: Path, newest_part: str) -> Timeline:
 @st.cache_resource
 def _warm_up() -> None:
     """Run once a server: what is loaded by now stays, so that no garbage collection walks over it again."""
+    serving.bound_uploads()
     gc.collect()
     gc.freeze()
