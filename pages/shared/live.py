@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import streamlit as st
 
 from pages.shared import components, session
+from profiler.analysis.columns import Array
 from profiler.capture.monitor import MachineNow
 from profiler.figures.history import history_figure, history_table
 from profiler.recording import HOST
 from profiler.units import exact_bytes, format_bytes
 
 _SHOWN = ["Charts", "Numbers"]
-_Series = dict[str, list[float | None]]
+_Series = dict[str, Array]
 
 
 class _Quantity(NamedTuple):
@@ -89,23 +90,27 @@ def _quantities(now: MachineNow) -> list[_Quantity]:
     return found
 
 
-def _chart(quantity: _Quantity, seconds: list[float], series: _Series) -> None:
+def _chart(quantity: _Quantity, seconds: Array, series: _Series) -> None:
     figure = history_figure(seconds, series, unit=quantity.unit, title=quantity.title, limit=quantity.limit, theme=session.theme())
     alt = f"{quantity.title} over the last minutes; Numbers shows the same as a table."
     components.chart(figure, key=f"live_{quantity.title}", alt=alt)
 
 
-def _numbers(quantity: _Quantity, seconds: list[float], series: _Series) -> None:
+def _numbers(quantity: _Quantity, seconds: Array, series: _Series) -> None:
     st.caption(f"{quantity.title} ({quantity.unit})")
     components.table(history_table(seconds, series), key=f"live_table_{quantity.title}", alt=f"{quantity.title} over the last minutes")
 
 
-def _series(samples: pa.Table, lines: Sequence[tuple[str, int, str]]) -> tuple[list[float], _Series]:
-    """Return the instants in seconds, and each line's values at them; None where there was no reading."""
-    instants = sorted(set(samples["time_us"].to_pylist()))
+def _series(samples: pa.Table, lines: Sequence[tuple[str, int, str]]) -> tuple[Array, _Series]:
+    """Return the instants in seconds, and each line's values at them; not a number where there was no reading."""
+    times = samples["time_us"].to_numpy()
+    metrics, devices, values = samples["metric"].combine_chunks(), samples["device"].to_numpy(), samples["value"].to_numpy()
+    codes = {name: code for code, name in enumerate(metrics.dictionary.to_pylist())}
+    metric = metrics.indices.to_numpy()
+    instants, place = np.unique(times, return_inverse=True)
     series = {}
-    for name, device, metric in lines:
-        mine = samples.filter(pc.and_(pc.equal(samples["metric"], metric), pc.equal(samples["device"], device)))
-        values = dict(zip(mine["time_us"].to_pylist(), mine["value"].to_pylist(), strict=True))
-        series[name] = [values.get(instant) for instant in instants]
-    return [instant / 1e6 for instant in instants], series
+    for name, device, wanted in lines:
+        mine = (metric == codes.get(wanted, -1)) & (devices == device)
+        series[name] = np.full(len(instants), np.nan)
+        series[name][place[mine]] = values[mine]
+    return instants / 1e6, series

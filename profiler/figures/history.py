@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from profiler.analysis.columns import Array
 from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, float32
 from profiler.figures.theme import ThemeName, theme_named
 
@@ -32,7 +33,7 @@ def live_figure(live: Sequence[tuple[float, int, int | None]], *, theme: ThemeNa
     lines = {"Resident set": ("rss_bytes", colors.muted, "dash"), "Allocated": ("allocated_bytes", colors.accent, "solid")}
     for name, (column, color, dash) in lines.items():
         if table[column].notna().any():
-            figure.add_trace(_line(name, table["seconds"], table[column], color, dash, "%{y:,.0f} B"))
+            figure.add_trace(_line(name, table["seconds"].to_numpy(), table[column].to_numpy(), color, dash, "%{y:,.0f} B"))
     highest = table[["rss_bytes", "allocated_bytes"]].max().max()
     figure.update_layout(hovermode="x unified", yaxis=byte_axis_layout(byte_axis(float(highest), 4), "Memory"))
     figure.update_xaxes(title={"text": "Time since the run began (s)", "font": {"size": 13}}, rangemode="tozero")
@@ -45,8 +46,8 @@ def live_table(live: Sequence[tuple[float, int, int | None]]) -> pd.DataFrame:
 
 
 def history_figure(
-    seconds: Sequence[float],
-    series: Mapping[str, Sequence[float | None]],
+    seconds: Sequence[float] | Array,
+    series: Mapping[str, Sequence[float | None] | Array],
     *,
     unit: str,
     title: str,
@@ -64,17 +65,18 @@ def history_figure(
         theme: ``light`` or ``dark``.
     """
     colors = theme_named(theme)
-    table = history_table(seconds, series)
-    if not len(table) or not table.drop(columns="seconds").notna().to_numpy().any():
+    values = {name: np.asarray(readings, np.float64)[-_MAX_POINTS:] for name, readings in series.items()}
+    highest = max((float(np.nanmax(readings)) for readings in values.values() if not np.isnan(readings).all()), default=None)
+    if highest is None:
         return empty_figure(colors, HISTORY_HEIGHT, "Waiting for the first reading.")
+    highest = max(highest, limit or 0.0)
     template = "%{y:,.0f} B" if unit == "bytes" else f"%{{y:,.1f}} {unit}"
-    ago = table["seconds"] - table["seconds"].iloc[-1]
+    instants = np.asarray(seconds, np.float64)[-_MAX_POINTS:]
     hues = (colors.accent, *colors.overlays)
     lines = [
-        _line(name, ago, table[name], hues[place % len(hues)], "solid" if place < len(hues) else "dot", template)
-        for place, name in enumerate(series)
+        _line(name, instants - instants[-1], readings, hues[place % len(hues)], "solid" if place < len(hues) else "dot", template)
+        for place, (name, readings) in enumerate(values.items())
     ]
-    highest = max(float(np.nanmax(table.drop(columns="seconds").to_numpy())), limit or 0.0)
     # Made in one piece and not validated, since it is made again every two seconds: plotly's checks take three times as long as the rest.
     layout = base_layout(colors, height=HISTORY_HEIGHT, revision=title)
     layout["hovermode"] = "x unified"
@@ -86,7 +88,7 @@ def history_figure(
     return go.Figure({"data": lines, "layout": layout}, _validate=False)
 
 
-def history_table(seconds: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> pd.DataFrame:
+def history_table(seconds: Sequence[float] | Array, series: Mapping[str, Sequence[float | None] | Array]) -> pd.DataFrame:
     """Return seconds and one column a series; the newest 1,000 readings."""
     columns = {"seconds": seconds} | dict(series)
     return pd.DataFrame({name: pd.Series(list(values), dtype=float) for name, values in columns.items()}).tail(_MAX_POINTS)
@@ -98,12 +100,12 @@ def _value_axis(unit: str, title: str, highest: float) -> dict[str, Any]:
     return {"title": {"text": f"{title} ({unit})", "font": {"size": 13}}, "range": [0, max(highest * 1.06, 1.0)], "fixedrange": True}
 
 
-def _line(name: str, x: pd.Series[float], y: pd.Series[float], color: str, dash: str, template: str) -> dict[str, Any]:
+def _line(name: str, x: Array, y: Array, color: str, dash: str, template: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "name": name,
-        "x": float32(x.to_numpy()),
-        "y": y.to_numpy(np.float64),
+        "x": float32(x),
+        "y": y,
         "mode": "lines",
         "line": {"color": color, "width": 1.75, "dash": dash},
         "hovertemplate": template,
