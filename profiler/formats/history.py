@@ -97,12 +97,12 @@ class HistoryColumns:
         if set(map(type, batch)) != {dict}:
             raise FormatError(f"event {self._num_events:,} is not a dictionary. Record the snapshot again.")
         self.keys |= {key for key in batch[0] if type(key) is str}
-        actions = self._actions(batch)
-        numbers = [self._numbers(batch, name, limit) for name, limit in _NUMBERS]
-        stacks = self._stacks.numbers([event.get("frames") for event in batch])
+        actions = self._actions(_column(batch, "action"))
+        numbers = [self._numbers(_column(batch, name), name, limit) for name, limit in _NUMBERS]
+        stacks = self._stacks.numbers(_column(batch, "frames"))
         for name in (*LABELS, "pool_id"):
             if name in self._label_codes or name in batch[0] or name in batch[-1]:
-                self._labels(name, [event.get(name) for event in batch])
+                self._labels(name, _column(batch, name))
         for row in np.flatnonzero(actions == ACTION_CODES["oom"]).tolist():
             free = batch[row].get("device_free", 0)
             self._device_free[self._num_events + row] = free if type(free) is int and 0 <= free <= MAX_BYTES else 0
@@ -130,14 +130,12 @@ class HistoryColumns:
             labels=labels,
         )
 
-    def _actions(self, batch: list[Any]) -> Array:
-        column = [event.get("action") for event in batch]
+    def _actions(self, column: list[Any]) -> Array:
         if set(map(type, column)) != {str}:
             raise FormatError(f"{self._where(column, str)} has no action. Record the snapshot again.")
         return np.array([ACTION_CODES.get(action, UNKNOWN_ACTION) for action in column], np.int8)
 
-    def _numbers(self, batch: list[Any], name: str, limit: int) -> Array:
-        column = [event.get(name) for event in batch]
+    def _numbers(self, column: list[Any], name: str, limit: int) -> Array:
         kinds = set(map(type, column))
         if kinds - {int, type(None)}:
             raise FormatError(f"{self._where(column, int)} has a {name} that is no whole number. Record the snapshot again.")
@@ -154,6 +152,8 @@ class HistoryColumns:
 
     def _labels(self, name: str, column: list[Any]) -> None:
         """Keep a column of texts; one that says nothing so far takes no memory."""
+        if name not in self._label_codes and _is_nothing(column[0]) and column.count(column[0]) == len(column):
+            return
         kinds = set(map(type, column))
         if name == "pool_id" and kinds <= {tuple, type(None)}:
             column = [None if value is None else _pool(value) for value in column]
@@ -178,6 +178,18 @@ class HistoryColumns:
 
 
 _NUMBERS = (("addr", MAX_NUMBER), ("size", MAX_BYTES), ("stream", MAX_NUMBER), ("time_us", MAX_NUMBER))
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (type(value) is str and value in _NOTHING)
+
+
+def _column(batch: list[Any], name: str) -> list[Any]:
+    """Return a field of each event; None where an event has none."""
+    try:
+        return [event[name] for event in batch]
+    except KeyError:
+        return [event.get(name) for event in batch]
 
 
 def _pool(value: Any) -> str | None:

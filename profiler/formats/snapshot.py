@@ -80,7 +80,7 @@ class Snapshot:
         return "\n".join(str(self.frames[frame]) for frame in self.stacks[stack])
 
 
-def read_snapshot(path: Path | str, progress: Callable[[float], None] | None = None) -> Snapshot:
+def read_snapshot(path: Path | str, progress: Callable[[float], None] | None = None, *, stacks: bool = True) -> Snapshot:
     """Return the snapshot in a pickle (protocols 0 to 5), a gzipped one, or a memory_viz page.
 
     Nothing in the file runs. It is read in this process, so a hostile file can still exhaust its memory: for files of strangers use
@@ -89,6 +89,7 @@ def read_snapshot(path: Path | str, progress: Callable[[float], None] | None = N
     Args:
         path: the file.
         progress: called now and then with the share that is read, 0 to 1.
+        stacks: keep call stacks; a replay needs none, and is read a third faster without.
 
     Raises:
         StorageError: the file cannot be read.
@@ -96,11 +97,11 @@ def read_snapshot(path: Path | str, progress: Callable[[float], None] | None = N
     """
     path = Path(path)
     size = inspect(path).payload_bytes
-    stacks = Stacks()
-    drain = Drain(stacks, path.name, lambda position: progress(min(position / size, 1.0)) if progress else None)
+    kept = Stacks(wanted=stacks)
+    drain = Drain(kept, path.name, lambda position: progress(min(position / size, 1.0)) if progress else None)
     try:
         with no_collection(), open_pickle(path, drain.before_read) as source:
-            return _snapshot(drain.load(source), path.name, drain, stacks)
+            return _snapshot(drain.load(source), path.name, drain, kept)
     except FormatError as error:
         if path.name in str(error):
             raise

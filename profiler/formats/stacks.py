@@ -29,9 +29,14 @@ class Frame(NamedTuple):
 
 
 class Stacks:
-    """The call stacks of a snapshot, innermost frame first."""
+    """The call stacks of a snapshot, innermost frame first.
 
-    def __init__(self) -> None:
+    Args:
+        wanted: whether to keep any; without, every event has `NO_STACK`.
+    """
+
+    def __init__(self, *, wanted: bool = True) -> None:
+        self._wanted = wanted
         self.frames: list[Frame] = []
         self.stacks: list[tuple[int, ...]] = []
         """For each stack the places of its frames in `frames`."""
@@ -49,30 +54,41 @@ class Stacks:
         Raises:
             FormatError: frames are not lists of file, line and function.
         """
-        numbers = []
-        last, number = None, NO_STACK
-        for frames in column:
-            if frames is not last:
-                number = self._number(frames) if frames else NO_STACK
-                last = frames
-            numbers.append(number)
+        if not self._wanted:
+            return np.full(len(column), NO_STACK, np.int32)
+        numbers: list[int] = []
+        last: Any = None
+        number = NO_STACK
+        try:
+            for frames in column:
+                if frames is not last:
+                    last, number = frames, NO_STACK
+                    if frames:
+                        length = len(frames)
+                        key = (length, id(frames[length >> 1]), id(frames[length >> 2]), id(frames[length >> 3]))
+                        for known, number in self._seen.get(key, ()):  # noqa: B007  # the number is what is looked for
+                            if known == frames:
+                                break
+                        else:
+                            number = self._new_stack(frames, key)
+                numbers.append(number)
+        except (TypeError, KeyError, RecursionError):
+            raise FormatError("frames are not a list. Record the snapshot again.") from None
         return np.array(numbers, np.int32)
+
+    def number(self, frames: Any) -> int:
+        """Return the number of one stack; see `numbers`."""
+        return int(self.numbers((frames,))[0])
 
     def text(self, stack: int) -> str:
         """Return a stack as lines ``file:line:function``."""
         return "\n".join(str(self.frames[frame]) for frame in self.stacks[stack])
 
-    def _number(self, frames: Any) -> int:
+    def _new_stack(self, frames: Any, key: tuple[int, ...]) -> int:
+        """Return the number of a list that was not seen before."""
         if type(frames) is not list:
             raise FormatError("frames are not a list. Record the snapshot again.")
-        length = len(frames)
-        key = (length, id(frames[length >> 1]), id(frames[length >> 2]), id(frames[length >> 3]))
-        candidates = self._seen.get(key)
-        if candidates is None:
-            candidates = self._seen[key] = []
-        for known, number in candidates:
-            if known == frames:
-                return number
+        candidates = self._seen.setdefault(key, [])
         numbers = tuple(map(self._frame, frames[:MAX_FRAMES]))
         number = self._stack_numbers.setdefault(numbers, len(self.stacks))
         if number == len(self.stacks):

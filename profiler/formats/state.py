@@ -52,67 +52,80 @@ def read_segments(rows: list[Any], stacks: Stacks) -> list[Segment]:
     Raises:
         FormatError: one is not as torch writes it.
     """
-    return [_segment(row, f"segment {number:,}", stacks) for number, row in enumerate(rows)]
+    segments: list[Segment] = []
+    try:
+        for row in rows:
+            segments.append(_segment(row, stacks))
+    except FormatError as error:
+        raise FormatError(f"segment {len(segments):,}{error}. Record the snapshot again.") from error
+    return segments
 
 
-def _segment(row: Any, where: str, stacks: Stacks) -> Segment:
+def _segment(row: Any, stacks: Stacks) -> Segment:
     if type(row) is not dict or type(row.get("blocks")) is not list:
-        raise FormatError(f"{where} has no list of blocks. Record the snapshot again.")
-    num_bytes = _whole(row, "total_size", MAX_BYTES, where)
-    address = _whole(row, "address", MAX_NUMBER, where) if row.get("address") is not None else None
+        raise FormatError(" has no list of blocks")
+    num_bytes = _whole(row, "total_size", MAX_BYTES)
+    address = _whole(row, "address", MAX_NUMBER) if row.get("address") is not None else None
     pool = row.get("segment_type")
     return Segment(
-        device=_whole(row, "device", _MAX_DEVICE, where, 0),
+        device=_whole(row, "device", _MAX_DEVICE, 0),
         address=address,
         bytes=num_bytes,
-        stream=_whole(row, "stream", MAX_NUMBER, where, 0),
+        stream=_whole(row, "stream", MAX_NUMBER, 0),
         pool=pool if pool in ("small", "large") else ("small" if num_bytes <= 2 * MIB else "large"),
         pool_id=_pool_id(row.get("segment_pool_id")),
         expandable=row.get("is_expandable") is True,
-        blocks=_blocks(row["blocks"], address, num_bytes, where, stacks),
+        blocks=_blocks(row["blocks"], address, num_bytes, stacks),
     )
 
 
-def _blocks(rows: list[Any], address: int | None, num_bytes: int, where: str, stacks: Stacks) -> tuple[FinalBlock, ...]:
-    blocks = []
+def _blocks(rows: list[Any], address: int | None, num_bytes: int, stacks: Stacks) -> tuple[FinalBlock, ...]:
+    blocks: list[FinalBlock] = []
     total = 0
-    for number, row in enumerate(rows):
-        block = _block(row, f"{where}, block {number:,},", stacks)
-        total += block.bytes
-        outside = address is not None and block.address is not None and not address <= block.address <= address + num_bytes - block.bytes
-        if outside or total > num_bytes:
-            raise FormatError(f"{where}, block {number:,}, lies outside of its segment of {num_bytes:,} bytes. Record the snapshot again.")
-        blocks.append(block)
+    try:
+        for row in rows:
+            block = _block(row, stacks)
+            total += block.bytes
+            outside = (
+                address is not None and block.address is not None and not address <= block.address <= address + num_bytes - block.bytes
+            )
+            if outside or total > num_bytes:
+                raise FormatError(f" lies outside of its segment of {num_bytes:,} bytes")
+            blocks.append(block)
+    except FormatError as error:
+        raise FormatError(f", block {len(blocks):,},{error}") from error
     return tuple(blocks)
 
 
-def _block(row: Any, where: str, stacks: Stacks) -> FinalBlock:
+def _block(row: Any, stacks: Stacks) -> FinalBlock:
     if type(row) is not dict or not isinstance(state := row.get("state"), str) or state not in _STATES:
-        raise FormatError(f"{where} is in no known state: {', '.join(_STATES)}. Record the snapshot again.")
-    num_bytes = _whole(row, "size", MAX_BYTES, where)
+        raise FormatError(f" is in no known state: {', '.join(_STATES)}")
+    num_bytes = _whole(row, "size", MAX_BYTES)
     frames = row.get("frames")
     if type(history := row.get("history")) is list and history and type(history[0]) is dict:
         # torch 1.13 and 2.0: the last allocation comes first.
         frames = history[0].get("frames")
         row = {"requested_size": history[0].get("real_size", num_bytes), **row}
     return FinalBlock(
-        address=_whole(row, "address", MAX_NUMBER, where) if row.get("address") is not None else None,
+        address=_whole(row, "address", MAX_NUMBER) if row.get("address") is not None else None,
         bytes=num_bytes,
-        requested_bytes=_whole(row, "requested_size", MAX_BYTES, where, num_bytes),
+        requested_bytes=_whole(row, "requested_size", MAX_BYTES, num_bytes),
         state=_STATES[state],
-        stack=int(stacks.numbers([frames])[0]) if frames else NO_STACK,
+        stack=stacks.number(frames) if frames else NO_STACK,
     )
 
 
 def _pool_id(value: Any) -> tuple[int, int]:
+    if value == (0, 0):
+        return (0, 0)
     if type(value) in (tuple, list) and len(value) == 2 and all(type(part) is int and abs(part) <= MAX_NUMBER for part in value):
         return (value[0], value[1])
     return (0, 0)
 
 
-def _whole(row: dict[Any, Any], name: str, limit: int, where: str, default: int | None = None) -> int:
+def _whole(row: dict[Any, Any], name: str, limit: int, default: int | None = None) -> int:
     """Return a whole number of a row, 0 to ``limit``."""
     value = row.get(name, default)
     if type(value) is not int or not 0 <= value <= limit:
-        raise FormatError(f"{where} has no {name} from 0 to {limit:,}. Record the snapshot again.")
+        raise FormatError(f" has no {name} from 0 to {limit:,}")
     return value
