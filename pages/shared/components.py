@@ -96,8 +96,8 @@ def _column(name: str) -> Any:
         if name.endswith(f"_{unit}"):
             label = name.removesuffix(f"_{unit}").replace("_", " ").capitalize()
             return st.column_config.NumberColumn(f"{label} ({unit})", format="localized" if unit == "bytes" else "%.1f")
-    label = name.replace("_", " ").capitalize()
-    if name == "share":
+    label = name.removesuffix("_share").replace("_", " ").capitalize()
+    if name == "share" or name.endswith("_share"):
         return st.column_config.NumberColumn(label, format="percent")
     if name == "bytes":
         return st.column_config.NumberColumn(label, format="localized")

@@ -19,6 +19,7 @@ def pages() -> list[Page]:
         st.Page("pages/start.py", title="Start", default=True),
         st.Page("pages/profile.py", title="Profile"),
         st.Page("pages/timeline.py", title="Timeline"),
+        st.Page("pages/allocator.py", title="Allocator"),
         st.Page("pages/monitor.py", title="Monitor"),
     ]
 

@@ -1,0 +1,85 @@
+"""Why memory runs out on the card that was given: what was asked for, what was free and of no use, who held the rest, what would help."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from pages.shared import components, replays, session
+from pages.shared.allocator_editor import Choice
+from pages.shared.allocator_what_if import trial_of, wanted
+from profiler.allocator.out_of_memory import Explanation
+from profiler.analysis.allocator_settings import DEFAULT, label_of
+from profiler.analysis.blocks import Lane
+from profiler.analysis.failure import alive_at_failure
+from profiler.analysis.timeline import Timeline
+from profiler.figures.composition import composition_figure
+from profiler.recording import Category, Metadata
+from profiler.units import exact_bytes, format_bytes
+
+_REPLAYS = 24
+_MAX_ROWS = 200
+_LABELS = {category.label: category for category in Category}
+
+
+def panel(recording_id: str, lane: Lane | None, choice: Choice, timeline: Timeline) -> None:
+    """Draw the explanation for the chosen setting, or for the default where only that fails; what to do where nothing fails."""
+    for sentence in _recorded(timeline.metadata):
+        st.markdown(sentence)
+    failing = [setting for setting in (choice.shown, DEFAULT) if trial_of(recording_id, lane, setting, choice).oom]
+    if choice.capacity_bytes is None:
+        st.caption("Give a card above, such as 24GiB or 300 MiB, to see whether memory runs out on it, at which request, and why.")
+        return
+    if not failing:
+        st.caption(f"With {format_bytes(choice.capacity_bytes)} to reserve, both settings pass.")
+        return
+    if not wanted("Explain it", _REPLAYS * len(replays.trace(recording_id, lane)), "explain_failure"):
+        return
+    with st.spinner("Trying what would help"):
+        found = replays.explanation(recording_id, lane, failing[0], choice.torch_version, choice.capacity_bytes)
+    if found is not None:
+        _draw(recording_id, lane, failing[0], found, timeline)
+
+
+def _draw(recording_id: str, lane: Lane | None, setting: str, found: Explanation, timeline: Timeline) -> None:
+    trace = replays.trace(recording_id, lane)
+    event = max(int(trace.source_row[found.row]), 0)
+    where = timeline.at(event)
+    step = f"step {where.step}, {where.phase.value}" if where.step >= 0 else where.phase.value
+    st.markdown(f"With **{label_of(setting)}** settings memory runs out at event {event:,} ({step}).")
+    for sentence in found.sentences():
+        st.markdown(f"- {sentence}")
+    st.button("Show this instant in the map", on_click=lambda: session.choose(at=str(event)), key="show_failure")
+    numbers = replays.numbers(recording_id, lane)
+    by_category = alive_at_failure(timeline, numbers, found.live_bytes, "category")
+    held = {_LABELS[label]: int(size) for label, size in zip(by_category["category"], by_category["bytes"], strict=True)}
+    components.chart(
+        composition_figure(held, theme=session.theme(), title="Held when memory ran out"),
+        key="failure_composition",
+        alt="What was allocated when memory ran out, by category; the table beside it has the numbers.",
+    )
+    left, right = st.columns(2)
+    with left:
+        by_module = alive_at_failure(timeline, numbers, found.live_bytes, "module").head(_MAX_ROWS)
+        components.table(by_module, key="failure_modules", alt="Bytes held when memory ran out, by module", height=260)
+    with right:
+        components.table(_tried(found), key="failure_tried", alt="Settings that were tried instead", height=260)
+
+
+def _tried(found: Explanation) -> pd.DataFrame:
+    rows = [("no" if trial.oom else "yes", trial.name, trial.peak_reserved_bytes) for trial in found.tried]
+    return pd.DataFrame(rows, columns=["passes", "setting", "peak_reserved_bytes"])
+
+
+def _recorded(metadata: Metadata) -> list[str]:
+    """Return what the recording says of errors that it saw itself."""
+    seen = metadata.facts.get("oom") or metadata.facts.get("ooms") or []
+    if not isinstance(seen, list) or not seen or not isinstance(seen[0], dict):
+        return []
+    requested, free = seen[0].get("requested_bytes"), seen[0].get("device_free_bytes")
+    if not isinstance(requested, int) or not isinstance(free, int):
+        return []
+    return [
+        f"The recorded run ran out of memory itself ({len(seen):,} times): first {exact_bytes(requested)} were requested while the card "
+        f"had {exact_bytes(free)} free."
+    ]

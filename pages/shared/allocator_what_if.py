@@ -1,0 +1,130 @@
+"""The head of Allocator and its table: the same requests under other settings, and on another card."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import streamlit as st
+
+from pages.shared import components, replays
+from pages.shared.allocator_editor import Choice
+from profiler.allocator.what_if import Trial
+from profiler.analysis.allocator_settings import DEFAULT, label_of
+from profiler.analysis.blocks import Lane
+from profiler.figures.what_if import what_if_table
+from profiler.units import MIB, exact_bytes, format_bytes, format_duration_us
+
+_STEPS_PER_SECOND = 500_000
+_AT_ONCE = 3_000_000
+"""Steps that are replayed without being asked for: some seconds."""
+
+
+def metrics(recording_id: str, lane: Lane | None, choice: Choice) -> None:
+    """Draw the four numbers: what is reserved by default, with the chosen setting, how it fragments, and whether it fits."""
+    recorded = replays.recorded(recording_id, lane)
+    default, shown = (trial_of(recording_id, lane, setting, choice) for setting in (DEFAULT, choice.shown))
+    first = components.Metric("Peak reserved, default", *_peak(default))
+    if recorded is not None:
+        note = f"simulated with default {format_bytes(default.peak_reserved_bytes)}"
+        first = components.Metric(
+            f"Peak reserved, {recorded.provenance.value}", format_bytes(recorded.peak_bytes), exact_bytes(recorded.peak_bytes), note
+        )
+    difference = shown.peak_reserved_bytes - default.peak_reserved_bytes
+    components.metrics(
+        [
+            first,
+            components.Metric("Peak reserved, chosen", *_peak(shown)[:2], f"{format_bytes(difference, signed=True)} against the default"),
+            components.Metric(
+                "External fragmentation",
+                f"{100 * shown.at_peak.external:.1f} %",
+                "Of the chosen setting where its reserved memory is highest: the share that no live tensor's block holds.",
+                f"default {100 * default.at_peak.external:.1f} %, internal {100 * shown.at_peak.internal:.2f} %",
+            ),
+            _fit(shown, default, choice),
+        ]
+    )
+
+
+def sentence(recording_id: str, lane: Lane | None, choice: Choice) -> str:
+    """Return what the chosen setting changes, as a person would say it."""
+    default, shown = (trial_of(recording_id, lane, setting, choice) for setting in (DEFAULT, choice.shown))
+    if default.oom or shown.oom:
+        names = [label_of(trial.name) for trial in (default, shown) if trial.oom]
+        return f"On this card, {' and '.join(names)} would run out of memory; why is said below."
+    saved = default.peak_reserved_bytes - shown.peak_reserved_bytes
+    outcome = f"{format_bytes(abs(saved))} {'less' if saved > 0 else 'more'}" if saved else "as much"
+    return (
+        f"The same requests reserve {format_bytes(default.peak_reserved_bytes)} by default, "
+        f"for {format_bytes(default.peak_allocated_bytes)} allocated; "
+        f"with `{choice.shown}` it would be {format_bytes(shown.peak_reserved_bytes)}, {outcome}."
+    )
+
+
+def table(recording_id: str, lane: Lane | None, choice: Choice) -> pd.DataFrame:
+    """Draw the comparison of all settings and return it."""
+    trials = _trials(recording_id, lane, choice)
+    smallest = _smallest(recording_id, lane, choice)
+    sources = replays.trace(recording_id, lane).source_row
+    events = {trial.name: int(sources[trial.oom.row]) for trial in trials if trial.oom}
+    frame = what_if_table(trials, smallest, events)
+    components.table(frame, key="what_if", alt="Reserved memory under each setting", height="content")
+    st.caption(
+        "Simulated. Fragmentation is where reserved is highest: external is reserved and not allocated, internal is allocated and not "
+        "requested. The smallest card is what the allocator must be able to reserve, to 2 MiB; a card needs the CUDA context beside it."
+    )
+    return frame
+
+
+def trial_of(recording_id: str, lane: Lane | None, setting: str, choice: Choice) -> Trial:
+    """Return the numbers of one of the choice's settings."""
+    return replays.trial(recording_id, lane, setting, choice.torch_version, choice.capacity_bytes)
+
+
+def wanted(question: str, num_steps: int, key: str) -> bool:
+    """Return whether replays of so many steps are wanted: short ones always are, for long ones the user is asked."""
+    if num_steps <= _AT_ONCE:
+        return True
+    return st.toggle(f"{question} (about {format_duration_us(num_steps / _STEPS_PER_SECOND * 1e6)})", key=key)
+
+
+def _trials(recording_id: str, lane: Lane | None, choice: Choice) -> list[Trial]:
+    """Return all trials; between any two the page can be left."""
+    bar = st.empty()
+    trials = []
+    for number, setting in enumerate(choice.settings):
+        bar.progress(number / len(choice.settings), f"Replaying with {label_of(setting)}")
+        trials.append(trial_of(recording_id, lane, setting, choice))
+    bar.empty()
+    return trials
+
+
+def _smallest(recording_id: str, lane: Lane | None, choice: Choice) -> dict[str, int]:
+    unlimited = replays.trial(recording_id, lane, DEFAULT, choice.torch_version, None)
+    halvings = 2 + math.ceil(math.log2(2 + (unlimited.peak_reserved_bytes - unlimited.peak_requested_bytes) / (2 * MIB)))
+    num_steps = len(replays.trace(recording_id, lane)) * halvings * len(choice.settings)
+    if not wanted("Find the smallest card", num_steps, "find_smallest"):
+        return {}
+    bar = st.empty()
+    found = {}
+    for number, setting in enumerate(choice.settings):
+        bar.progress(number / len(choice.settings), f"Finding the smallest card with {label_of(setting)}")
+        found[setting] = replays.smallest(recording_id, lane, setting, choice.torch_version)
+    bar.empty()
+    return found
+
+
+def _peak(trial: Trial) -> tuple[str, str, str]:
+    name = "until memory ran out" if trial.oom else f"{trial.num_segment_allocs:,} calls to the driver"
+    return format_bytes(trial.peak_reserved_bytes), f"{exact_bytes(trial.peak_reserved_bytes)}, simulated.", name
+
+
+def _fit(shown: Trial, default: Trial, choice: Choice) -> components.Metric:
+    if choice.capacity_bytes is None:
+        text = "The most that live tensors' blocks held at once; with the chosen setting."
+        return components.Metric("Peak allocated", format_bytes(shown.peak_allocated_bytes), text, exact_bytes(shown.peak_allocated_bytes))
+    verdict = {trial: "out of memory" if trial.oom else "fits" for trial in (default, shown)}
+    help_text = "Whether the requests pass where the allocator may reserve this much."
+    return components.Metric(
+        f"On {format_bytes(choice.capacity_bytes)}", verdict[shown].capitalize(), help_text, f"default: {verdict[default]}"
+    )
