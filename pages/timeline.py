@@ -17,6 +17,7 @@ components.provenance(entry.metadata)
 components.warnings(summary["warnings"])
 components.metrics(details.headline(entry.id, lane))
 st.markdown(" ".join(session.sentences(entry.id, lane)))
+components.notice(entry.metadata)
 
 
 def explore() -> None:

@@ -65,10 +65,16 @@ def path_of(recipe: Recipe) -> Path:
 
 
 def publishable(recording: Recording, recipe: Recipe) -> Recording:
-    """Return the recording under the recipe's title, without what tells of the machine."""
+    """Return the recording under the recipe's title and with its notice, without what tells of the machine."""
     metadata = recording.metadata
     host = {name: metadata.host[name] for name in _HOST_FACTS if name in metadata.host}
-    return replace(recording, metadata=replace(metadata, title=recipe.title, host=host, key=None))
+    facts = metadata.facts | {"notice": notice_of(recipe, summarize(recording))}
+    return replace(recording, metadata=replace(metadata, title=recipe.title, host=host, key=None, facts=facts))
+
+
+def notice_of(recipe: Recipe, summary: Mapping[str, Any]) -> str:
+    """Return what to notice in a sample, with the figures of its recording."""
+    return recipe.notice.format_map(_figures(summary))
 
 
 def render_readme(summaries: Mapping[str, Mapping[str, Any]]) -> str:
@@ -103,7 +109,7 @@ def _section(recipe: Recipe, summary: Mapping[str, Any]) -> str:
 {json.dumps(short_json(recipe.job))}
 ```
 
-{textwrap.fill(recipe.notice.format_map(_figures(summary)), _LINE_LENGTH, break_on_hyphens=False)}
+{textwrap.fill(notice_of(recipe, summary), _LINE_LENGTH, break_on_hyphens=False)}
 """
 
 

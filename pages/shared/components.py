@@ -104,6 +104,13 @@ def _column(name: str) -> Any:
     return st.column_config.Column(label, width="small" if name == "fact" else None)
 
 
+def notice(metadata: Metadata) -> None:
+    """Draw what to notice in a sample recording, where it says so."""
+    if text := metadata.facts.get("notice"):
+        with st.expander("What to notice in this sample"):
+            st.markdown(str(text))
+
+
 def warnings(sentences: Sequence[str]) -> None:
     """Draw, folded, what a recording cannot show."""
     if sentences:

@@ -41,5 +41,6 @@ def _card(entry: library.Entry) -> None:
     with components.refusals_shown():
         what = Job.from_json(metadata.job).title if metadata.job else metadata.engine
         st.caption(f"{what} · {metadata.provenance.value}")
-        for sentence in session.sentences(entry.id)[:1]:
+        notice = str(metadata.facts.get("notice", ""))
+        for sentence in [notice.partition(". ")[0].rstrip(".") + "."] if notice else session.sentences(entry.id)[:1]:
             st.markdown(sentence)
