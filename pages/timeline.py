@@ -31,6 +31,12 @@ def explore() -> None:
 
 
 components.fragment(explore)
+st.page_link(
+    "pages/allocator.py",
+    label="What the allocator reserves for this, and why",
+    icon=":material/arrow_forward:",
+    query_params=session.recording_link(entry) | ({"memory": lane.label} if lane else {}),
+)
 downloads.row(entry, lane)
 components.how_to_read(
     """

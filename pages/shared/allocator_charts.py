@@ -44,10 +44,10 @@ def axis_choice() -> Axis:
 
 
 def instant_of(timeline: Timeline, series: ReservedSeries) -> int:
-    """Return the chosen event: what the address says, else that of the chosen setting's peak."""
+    """Return the chosen event: what the address says, else where the series is at its peak."""
     text = session.chosen("at") or ""
     last = timeline.num_events - 1
-    return min(int(text), last) if text.isdecimal() else max(int(series.event[series.peak_row]), 0) if len(series) else 0
+    return min(int(text) if text.isdecimal() else series.fullest_event, last)
 
 
 def _draw(

@@ -55,14 +55,11 @@ def panel(recording_id: str, lane: Lane | None, choice: Choice, timeline: Timeli
         runs = {"as recorded": recorded} | runs
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.segmented_control("Run", list(runs), required=True, **session.linked("run_shown", list(runs)))
-        last = timeline.num_events - 1
-        at_peak = max(int(runs[str(name)].event[runs[str(name)].peak_row]), 0)
+        series, last = runs[str(name)], timeline.num_events - 1
         if last > 0:
-            st.slider("Instant (event)", **session.linked_number("at", min(at_peak, last), 0, last))
+            st.slider("Instant (event)", **session.linked_number("at", min(series.fullest_event, last), 0, last))
         st.button("Peak of reserved", on_click=lambda: session.choose(at=None), key="jump_to_reserved")
-    text = session.chosen("at") or ""
-    event = min(int(text), last) if text.isdecimal() else at_peak
-    shown = _Shown(recording_id, lane, choice, timeline, runs[str(name)], event)
+    shown = _Shown(recording_id, lane, choice, timeline, series, allocator_charts.instant_of(timeline, series))
     chosen = st.segmented_control("Details", list(_DETAILS), required=True, **session.linked("details", list(_DETAILS)))
     with st.container(height=_HEIGHT, border=False, key="allocator_details"):
         _DETAILS[str(chosen)](shown)

@@ -30,11 +30,13 @@ def metrics(recording_id: str, lane: Lane | None, choice: Choice) -> None:
         first = components.Metric(
             f"Peak reserved, {recorded.provenance.value}", format_bytes(recorded.peak_bytes), exact_bytes(recorded.peak_bytes), note
         )
-    difference = shown.peak_reserved_bytes - default.peak_reserved_bytes
+    difference = f"{format_bytes(shown.peak_reserved_bytes - default.peak_reserved_bytes, signed=True)} against the default"
+    if shown.oom or default.oom:
+        difference = "until memory ran out" if shown.oom else "by default memory runs out"
     components.metrics(
         [
             first,
-            components.Metric("Peak reserved, chosen", *_peak(shown)[:2], f"{format_bytes(difference, signed=True)} against the default"),
+            components.Metric("Peak reserved, chosen", *_peak(shown)[:2], difference),
             components.Metric(
                 "External fragmentation",
                 f"{100 * shown.at_peak.external:.1f} %",

@@ -6,17 +6,20 @@ from typing import Any
 
 import streamlit as st
 
-from pages.shared import components, session
+from pages.shared import components, replays, session
 from profiler.analysis.layout import LayoutName, has_addresses
+from profiler.analysis.reserved import ReservedSeries
 from profiler.analysis.samples import Series, memory_series
 from profiler.analysis.timeline import Timeline
 from profiler.analysis.view import view_blocks
 from profiler.figures.payload import blocks_payload, canvas_source, event_of, window_of
+from profiler.figures.reserved import add_fragmentation
 from profiler.figures.timeline import timeline_figure
 from profiler.recording import HOST
 
 _FIGURE, _BLOCKS = "timeline_figure", "timeline_blocks"
 _NOTHING = "Nothing"
+_FRAGMENTATION = "Fragmentation"
 _DWARFS = 2
 """A reading over so many times the peak would press the categories flat."""
 _VIEWS = {"categories": "By category", "blocks": "Blocks"}
@@ -33,31 +36,46 @@ def main(recording_id: str, timeline: Timeline) -> None:
         if view == "blocks":
             layout: LayoutName = _choice("Height", "layout", _LAYOUTS) if has_addresses(timeline) else "stacked"
         else:
-            overlays = _overlays(recording_id, timeline) if axis == "time" else []
+            recorded = replays.recorded(recording_id, timeline.lane)
+            readings = _overlays(recording_id, timeline, recorded) if axis == "time" else []
+            over = _laid_over(timeline, readings, has_fragmentation=recorded is not None)
     if view == "blocks":
         _draw_blocks(timeline, axis, layout)
     else:
-        _draw_categories(timeline, axis, overlays)
+        overlays = [one for one in readings if one.label == over]
+        _draw_categories(timeline, axis, overlays, recorded if over == _FRAGMENTATION else None)
 
 
 def _choice(label: str, name: str, options: dict[str, str]) -> Any:
     return st.segmented_control(label, list(options), format_func=options.__getitem__, required=True, **session.linked(name, list(options)))
 
 
-def _overlays(recording_id: str, timeline: Timeline) -> list[Series]:
-    """Draw the choice of a reading to lay over the chart; by default one that does not dwarf it."""
-    series = {one.label: one for one in memory_series(session.recording(recording_id)) if one.device in (timeline.lane.device, HOST)}
-    if not series:
-        return []
+def _overlays(recording_id: str, timeline: Timeline, recorded: ReservedSeries | None) -> list[Series]:
+    """Return what can be laid over the chart: reserved, where it was recorded, and readings of this memory and of the host."""
+    read = [one for one in memory_series(session.recording(recording_id)) if one.device in (timeline.lane.device, HOST)]
+    return ([recorded.overlay(timeline.lane.device)] if recorded else []) + read
+
+
+def _laid_over(timeline: Timeline, readings: list[Series], *, has_fragmentation: bool) -> str:
+    """Draw the choice of what lies over the chart; by default what does not dwarf it."""
+    if not readings:
+        return _NOTHING
+    series = {one.label: one for one in readings}
     small = [label for label, one in series.items() if one.values.max() <= _DWARFS * timeline.peak_bytes]
-    options = [*small[:1], _NOTHING, *(label for label in series if label not in small[:1])]
-    label = st.segmented_control("Laid over", options, required=True, **session.linked("over", options))
-    return [series[str(label)]] if label in series else []
+    options = [
+        *small[:1],
+        _NOTHING,
+        *(label for label in series if label not in small[:1]),
+        *([_FRAGMENTATION] if has_fragmentation else []),
+    ]
+    return str(st.segmented_control("Laid over", options, required=True, **session.linked("over", options)))
 
 
-def _draw_categories(timeline: Timeline, axis: Any, overlays: list[Series]) -> None:
+def _draw_categories(timeline: Timeline, axis: Any, overlays: list[Series], fragmentation: ReservedSeries | None) -> None:
     picked = timeline.pick_rows(axis=axis)
     figure = timeline_figure(timeline, picked, axis=axis, theme=session.theme(), overlays=overlays, cursor=instant_of(timeline))
+    if fragmentation is not None:
+        add_fragmentation(figure, timeline, fragmentation, theme=session.theme(), axis=axis)
 
     def clicked() -> None:
         points = session.recall(_FIGURE, {}).get("selection", {}).get("points", [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages.shared import components, session
+from pages.shared import components, replays, session
 from profiler.analysis.blocks import Lane
 from profiler.analysis.samples import memory_series
 from profiler.recording import Metadata
@@ -19,6 +19,7 @@ def headline(recording_id: str, lane: Lane | None) -> list[components.Metric]:
         components.Metric("Peak allocated", format_bytes(peak), f"{exact_bytes(peak)} held by live tensors, the most at any event.", where)
     ]
     row += _largest(summary["categories_at_peak"], peak)
+    row += _reserved(recording_id, lane)
     row.append(_states(summary))
     row += _seen_by_system(recording_id)
     return row[:4]
@@ -47,6 +48,15 @@ def _states(summary: dict[str, object]) -> components.Metric:
     if isinstance(states, int) and isinstance(weights, int):
         return components.Metric("Weights and states", format_bytes(weights + states), help_text, f"states {format_bytes(states)}")
     return components.Metric("Weights", format_bytes(weights if isinstance(weights, int) else 0), "Parameters and buffers.")
+
+
+def _reserved(recording_id: str, lane: Lane | None) -> list[components.Metric]:
+    recorded = replays.recorded(recording_id, lane)
+    if recorded is None:
+        return []
+    text = f"{exact_bytes(recorded.peak_bytes)} taken from the card by the allocator at most; then so much of it held no tensor."
+    external = float(recorded.external[recorded.fullest_row])
+    return [components.Metric("Peak reserved", format_bytes(recorded.peak_bytes), text, f"{100 * external:.1f} % fragmented or cached")]
 
 
 def _seen_by_system(recording_id: str) -> list[components.Metric]:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from pages.shared import charts, components, session
 from profiler.analysis.attribution import alive_at, group_at, module_tree, top_allocations
+from profiler.analysis.stack_tree import has_modules, has_stacks, stack_tree
 from profiler.analysis.timeline import Timeline
 from profiler.figures.composition import composition_figure, composition_table
 from profiler.figures.modules import module_figure
@@ -16,6 +17,7 @@ from profiler.units import exact_bytes, format_bytes, format_duration_us
 
 _HEIGHT = 400
 _MAX_ROWS = 500
+_TREES = ("Modules", "Call stacks")
 
 
 def panel(recording_id: str, timeline: Timeline) -> None:
@@ -62,9 +64,18 @@ def _by_tensor(timeline: Timeline, event: int) -> None:
 
 
 def _tree(timeline: Timeline, event: int) -> None:
-    figure = module_figure(module_tree(timeline, event), theme=session.theme())
+    by = _TREES[0]
+    if has_stacks(timeline):
+        options = _TREES if has_modules(timeline) else _TREES[::-1]
+        by = str(st.segmented_control("Tree of", options, required=True, **session.linked("tree", options)))
+    if by == _TREES[0]:
+        nodes = module_tree(timeline, event)
+    else:
+        nodes = stack_tree(timeline, session.recording(timeline.metadata.id).stacks, event)
+        st.caption("Own code first, outermost call above; below it the library function or operator that it called.")
+    figure = module_figure(nodes, theme=session.theme())
     figure.update_layout(height=_HEIGHT)
-    components.chart(figure, key="module_tree", alt="Bytes alive at the instant by module; By module has the numbers.")
+    components.chart(figure, key="module_tree", alt=f"Bytes alive at the instant as a tree of {by.lower()}; Allocations has the numbers.")
 
 
 def _search(timeline: Timeline, event: int) -> None:

@@ -17,6 +17,7 @@ from profiler.allocator.trace import Trace
 from profiler.analysis.blocks import Lane
 from profiler.analysis.columns import Array, read_names, read_numbers
 from profiler.analysis.reduction import pick_extremes
+from profiler.analysis.samples import Series
 from profiler.analysis.timeline import MAX_POINTS, Timeline
 from profiler.recording import Action, Provenance, Recording
 
@@ -52,6 +53,19 @@ class ReservedSeries:
         """The first point at which reserved is highest; -1 where there is none."""
         return int(np.argmax(self.reserved_bytes)) if len(self) else -1
 
+    @cached_property
+    def fullest_row(self) -> int:
+        """Of the points at which reserved is highest, the first with most allocated: the one worth looking at; -1 where there is none."""
+        if not len(self):
+            return -1
+        at_peak = np.flatnonzero(self.reserved_bytes == self.peak_bytes)
+        return int(at_peak[np.argmax(self.allocated_bytes[at_peak])])
+
+    @property
+    def fullest_event(self) -> int:
+        """The event of `fullest_row`; 0 where there is none."""
+        return max(int(self.event[self.fullest_row]), 0) if len(self) else 0
+
     @property
     def peak_bytes(self) -> int:
         """Reserved bytes at their peak."""
@@ -72,15 +86,15 @@ class ReservedSeries:
         half = max_points // 2
         return np.union1d(pick_extremes(self.reserved_bytes, half), pick_extremes(self.allocated_bytes, half))
 
+    def overlay(self, device: int) -> Series:
+        """Return reserved as a series that can be laid over a timeline."""
+        rows = self.pick_rows()
+        return Series(str(self.provenance), "reserved_bytes", device, self.time_us[rows], self.reserved_bytes[rows], len(self))
+
     def table(self, rows: Array) -> pd.DataFrame:
         """Return points as rows: event, time_us, allocated_bytes, active_bytes, reserved_bytes, external_fragmentation_share."""
         names = ("event", "time_us", "allocated_bytes", "active_bytes", "reserved_bytes")
         return pd.DataFrame({name: getattr(self, name)[rows] for name in names} | {"external_fragmentation_share": self.external[rows]})
-
-
-def has_segments(recording: Recording, lane: Lane) -> bool:
-    """Return whether what this lane's allocator reserved was recorded."""
-    return bool(read_numbers(lane_segments(recording, lane)["bytes"]).any())
 
 
 def lane_segments(recording: Recording, lane: Lane) -> pa.Table:

@@ -19,6 +19,7 @@ _LABELS = {
     "device_free_bytes": "device free",
     "device_total_bytes": "device total",
     "process_used_bytes": "this process",
+    "reserved_bytes": "reserved",
     "utilization_percent": "utilization",
     "power_watts": "power",
     "temperature_celsius": "temperature",

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from profiler.analysis.allocator_settings import label_of
 from profiler.analysis.columns import Array
 from profiler.analysis.reserved import ReservedSeries
-from profiler.analysis.timeline import Axis
+from profiler.analysis.timeline import Axis, Timeline
 from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, exact_numbers, float32, plain, time_scale
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.units import format_bytes
@@ -102,14 +102,15 @@ def fragmentation_figure(series: Sequence[ReservedSeries], *, theme: ThemeName =
     return figure
 
 
-def add_fragmentation(figure: go.Figure, series: ReservedSeries, *, theme: ThemeName, axis: Axis) -> None:
-    """Lay the line of external fragmentation over a timeline figure, with an axis of its own at the right.
+def add_fragmentation(figure: go.Figure, timeline: Timeline, series: ReservedSeries, *, theme: ThemeName, axis: Axis) -> None:
+    """Lay the line of external fragmentation over the figure of a timeline, with an axis of its own at the right.
 
     It is put below the figure's last traces, which a click looks at.
     """
     colors = theme_named(theme)
     rows = series.pick_rows()
-    _, factor = _x_axis(series, axis)
+    event_us = timeline.blocks.event_us
+    factor = 1.0 if axis == "event" else time_scale(float(event_us[-1] - event_us[0]))[1]
     line = go.Scatter(
         name="External fragmentation",
         x=_x(series, rows, axis, factor),
@@ -188,7 +189,7 @@ def _mark(series: ReservedSeries, axis: Axis, factor: float, theme: Theme) -> go
         y=series.reserved_bytes[row].astype(np.float64),
         mode="markers+text",
         text=[text],
-        textposition="bottom right" if float(series.event[row[0]]) < middle else "bottom left",
+        textposition="top right" if float(series.event[row[0]]) < middle else "top left",
         textfont={"color": theme.text, "size": 13},
         marker={"symbol": "x" if failed else "diamond", "size": 9, "color": theme.text, "line": {"color": theme.background, "width": 1}},
         cliponaxis=False,

@@ -112,7 +112,7 @@ def _styles(theme: Theme) -> dict[str, dict[str, object]]:
     return styles
 
 
-def _bars(kind: str, pieces: list[tuple[int, MappedSegment, Piece]], blocks: Blocks, marker: Mapping[str, object], theme: Theme) -> go.Bar:
+def _bars(kind: str, pieces: list[tuple[int, MappedSegment, Piece]], blocks: Blocks, marker: Mapping[str, object]) -> go.Bar:
     return go.Bar(
         name=kind[0].upper() + kind[1:],
         orientation="h",

@@ -123,7 +123,13 @@ def _overlay(line: Series, scale: _Scale, theme: Theme, place: int) -> go.Scatte
         x=float32(scale.of_times(line.time_us)),
         y=line.values.astype(np.float64),
         mode="lines",
-        line={"width": 1.5, "color": color, "dash": _DASHES[place % len(_DASHES)]},
+        # Reserved holds until the next call to the driver; what was sampled moves between two readings.
+        line={
+            "width": 1.5,
+            "color": color,
+            "dash": _DASHES[place % len(_DASHES)],
+            "shape": "hv" if line.metric == "reserved_bytes" else "linear",
+        },
         hovertemplate="%{y:,.0f} B",
     )
 

@@ -15,8 +15,8 @@ def what_if_table(trials: Sequence[Trial], smallest: Mapping[str, int], events: 
     """Return one row a setting: what it would have reserved, how it fragments, what it asked of the driver, whether it fits.
 
     Columns: setting, peak_reserved_bytes, against_default_bytes, peak_allocated_bytes, external_fragmentation_share,
-    internal_fragmentation_share (both where reserved is highest), driver_calls (cudaMalloc, or mappings), retries, out_of_memory, smallest_card_bytes. Where memory
-    ran out, the numbers tell how far it came.
+    internal_fragmentation_share (both where reserved is highest), driver_calls (cudaMalloc, or mappings), retries, out_of_memory,
+    smallest_card_bytes. Where memory ran out, the numbers tell how far it came.
 
     Args:
         trials: the settings on one card; the first is what the others are compared with.
