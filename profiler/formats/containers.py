@@ -66,7 +66,11 @@ class Source:
 
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` and return how many bytes were there."""
-        self._before(len(buffer))
+        try:
+            self._before(len(buffer))
+        except FormatError:
+            buffer.release()  # the unpickler frees the memory behind it, which must not be shared then
+            raise
         count: int = self._stream.readinto(buffer)
         self._count(count)
         return count

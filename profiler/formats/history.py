@@ -133,7 +133,11 @@ class HistoryColumns:
     def _actions(self, column: list[Any]) -> Array:
         if set(map(type, column)) != {str}:
             raise FormatError(f"{self._where(column, str)} has no action. Record the snapshot again.")
-        return np.array([ACTION_CODES.get(action, UNKNOWN_ACTION) for action in column], np.int8)
+        try:
+            codes = [ACTION_CODES[action] for action in column]
+        except KeyError:
+            codes = [ACTION_CODES.get(action, UNKNOWN_ACTION) for action in column]
+        return np.fromiter(codes, np.int8, len(codes))
 
     def _numbers(self, column: list[Any], name: str, limit: int) -> Array:
         kinds = set(map(type, column))
@@ -142,7 +146,7 @@ class HistoryColumns:
         if kinds != {int}:
             column = [NOT_GIVEN if value is None else value for value in column]
         try:
-            values = np.array(column, np.int64)
+            values = np.fromiter(column, np.int64, len(column))
         except OverflowError:
             raise FormatError(f"an event from {self._num_events:,} on has a {name} over 64 bits. Record the snapshot again.") from None
         if values.min() < NOT_GIVEN or values.max() > limit:

@@ -78,7 +78,7 @@ class Stacks:
 
     def number(self, frames: Any) -> int:
         """Return the number of one stack; see `numbers`."""
-        return int(self.numbers((frames,))[0])
+        return int(self.numbers((frames,))[0]) if self._wanted else NO_STACK
 
     def text(self, stack: int) -> str:
         """Return a stack as lines ``file:line:function``."""

@@ -102,17 +102,13 @@ def _block(row: Any, stacks: Stacks) -> FinalBlock:
         raise FormatError(f" is in no known state: {', '.join(_STATES)}")
     num_bytes = _whole(row, "size", MAX_BYTES)
     frames = row.get("frames")
-    if type(history := row.get("history")) is list and history and type(history[0]) is dict:
+    if "history" in row and type(history := row["history"]) is list and history and type(history[0]) is dict:
         # torch 1.13 and 2.0: the last allocation comes first.
         frames = history[0].get("frames")
         row = {"requested_size": history[0].get("real_size", num_bytes), **row}
-    return FinalBlock(
-        address=_whole(row, "address", MAX_NUMBER) if row.get("address") is not None else None,
-        bytes=num_bytes,
-        requested_bytes=_whole(row, "requested_size", MAX_BYTES, num_bytes),
-        state=_STATES[state],
-        stack=stacks.number(frames) if frames else NO_STACK,
-    )
+    address = None if row.get("address") is None else _whole(row, "address", MAX_NUMBER)
+    requested_bytes = _whole(row, "requested_size", MAX_BYTES, num_bytes)
+    return FinalBlock(address, num_bytes, requested_bytes, _STATES[state], stacks.number(frames) if frames else NO_STACK)
 
 
 def _pool_id(value: Any) -> tuple[int, int]:
