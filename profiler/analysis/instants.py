@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,8 +14,8 @@ from profiler.recording import Recording
 _MAX_FRAMES = 30
 
 
-def instant_facts(recording: Recording, timeline: Timeline, event: int) -> dict[str, Any]:
-    """Return where a program was at an event, and what was alive right before it.
+def instant_facts(recording: Recording, timeline: Timeline, event: int, *, alive_after: bool = True) -> dict[str, Any]:
+    """Return where a program was at an event, and what was alive then.
 
     Keys: event, step, phase, module, operator, tensor (empty where not known), frames (innermost first), categories_alive (bytes by name).
 
@@ -22,30 +23,30 @@ def instant_facts(recording: Recording, timeline: Timeline, event: int) -> dict[
         recording: what to read.
         timeline: of the memory that is meant.
         event: its place in the recording's events; -1 for before the first.
+        alive_after: what was alive right after the event; else right before it.
     """
-    row = recording.events.slice(max(event, 0), 1).to_pylist()[0] if event >= 0 else {}
-    alive = timeline.categories_at(event - 1) if event > 0 else {}
+    row = recording.events.slice(event, 1).to_pylist()[0] if event >= 0 else {"step": -1}
+    last = event if alive_after else event - 1
+    alive = timeline.categories_at(last) if last >= 0 else {}
     return {
         "event": event,
-        "step": row.get("step", -1),
-        "phase": row.get("phase") or "",
-        **{name: row.get(name) or "" for name in ("module", "operator", "tensor")},
+        "step": row["step"],
+        **{name: row.get(name) or "" for name in ("phase", "module", "operator", "tensor")},
         "frames": _frames(recording, row.get("stack")),
         "categories_alive": {category.name: num_bytes for category, num_bytes in alive.items()},
     }
 
 
 def recorded_out_of_memory(recording: Recording, timeline: Timeline) -> dict[str, Any] | None:
-    """Return the last out-of-memory error that was recorded: what was requested, and `instant_facts` of what came before it; or None."""
+    """Return the last out-of-memory error that was recorded, or None: requested_bytes, and `instant_facts` of the event before it."""
     lane, segments = timeline.lane, recording.segments
     mine = pc.and_(pc.equal(segments["device"], lane.device), pc.equal(segments["rank"].fill_null(0), lane.rank))
     found = segments.filter(pc.and_(mine, pc.equal(segments["action"].cast(pa.string()), "oom")))
     if not len(found):
         return None
     last = found.slice(len(found) - 1).to_pylist()[0]
-    facts = instant_facts(recording, timeline, timeline.nearest_event(last["time_us"]) if timeline.num_events else -1)
-    frames = _frames(recording, last["stack"])
-    return {"requested_bytes": last["bytes"], **facts, "frames": frames or facts["frames"]}
+    facts = instant_facts(recording, timeline, int(np.searchsorted(timeline.blocks.event_us, last["time_us"], side="right")) - 1)
+    return {"requested_bytes": last["bytes"], **facts, "frames": _frames(recording, last["stack"]) or facts["frames"]}
 
 
 def _frames(recording: Recording, stack: int | None) -> list[str]:

@@ -7,9 +7,10 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from profiler.errors import CaptureUnavailable
+from profiler.errors import CaptureUnavailable, StorageError
 from profiler.units import exact_bytes, format_bytes
 
 DONE = 0
@@ -59,6 +60,18 @@ def require(library: str, command: str) -> None:
             f"`{command}` needs {library}, which is not installed for {sys.executable}."
             f" Install it (pip install {library}), or use the Python that has it; `show` works without."
         )
+
+
+def output_path(path: Path, suffix: str = "") -> Path:
+    """Return the path of a file to write, with its suffix.
+
+    Raises:
+        StorageError: it names a folder.
+    """
+    named = path if not path.name or path.name.endswith(suffix) else path.with_name(path.name + suffix)
+    if named.is_dir():
+        raise StorageError(f"{named} cannot be written: it is a folder. Name a file in it.")
+    return named
 
 
 def print_json(data: Any) -> None:

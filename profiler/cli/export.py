@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from profiler.analysis.blocks import Blocks
 from profiler.analysis.categories import CATEGORIES
-from profiler.cli.command import DONE, Commands, add_command, print_json
+from profiler.cli.command import DONE, Commands, add_command, output_path, print_json
 from profiler.cli.reading import add_file_option, read_file
 from profiler.errors import StorageError
 from profiler.formats.export_snapshot import write_snapshot
@@ -33,18 +34,19 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    out = output_path(options.out)
     recording = read_file(options.file)
-    temporary = options.out.with_name(f".{options.out.name}.tmp")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.touch()
         _WRITERS[options.to](recording, temporary)
-        temporary.replace(options.out)
+        temporary.replace(out)
     except OSError as error:
-        raise StorageError(f"{options.out} cannot be written: {error.strerror}. Choose another --out.") from error
+        raise StorageError(f"{out} cannot be written: {error.strerror}. Choose another --out.") from error
     finally:
         temporary.unlink(missing_ok=True)
-    written: dict[str, Any] = {"path": str(options.out), "format": options.to, "bytes": options.out.stat().st_size}
-    print_json(written) if options.json else print(f"{options.out}  {exact_bytes(written['bytes'])}")
+    written: dict[str, Any] = {"path": str(out), "format": options.to, "bytes": out.stat().st_size}
+    print_json(written) if options.json else print(f"{out}  {exact_bytes(written['bytes'])}")
     return DONE
 
 

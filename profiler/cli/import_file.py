@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from profiler.analysis.summary import summarize
-from profiler.cli.command import DONE, Commands, add_command, print_json, print_summary
+from profiler.cli.command import DONE, Commands, add_command, output_path, print_json, print_summary
 from profiler.cli.reading import add_file_option, add_reading_options, progress_shown, reading_of
 from profiler.formats.opening import import_file
 from profiler.storage import SUFFIX
@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    out = options.out if options.out.suffix == SUFFIX else options.out.with_name(options.out.name + SUFFIX)
+    out = output_path(options.out, SUFFIX)
     reading = reading_of(options)
     with progress_shown(options.file) as progress:
         recording = import_file(options.file, out, reading, progress)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from profiler.analysis.summary import summarize
-from profiler.cli.command import DONE, Commands, add_command, print_json, print_summary, require
+from profiler.cli.command import DONE, Commands, add_command, output_path, print_json, print_summary, require
 from profiler.cli.job import add_job_options, read_job
 from profiler.errors import JobFailed, StorageError
 from profiler.jobs.manager import JobManager
@@ -72,11 +72,9 @@ def _wait(manager: JobManager, status: RunStatus) -> RunStatus:
 
 def _writable(out: Path) -> Path:
     """Return ``out`` with its suffix, after trying whether a file can be made there: better now than when the run is over."""
-    out = out if out.suffix == SUFFIX else out.with_name(out.name + SUFFIX)
+    out = output_path(out, SUFFIX)
     temporary = _temporary(out)
     try:
-        if out.is_dir():
-            raise IsADirectoryError(0, "Is a directory")
         temporary.touch()
         temporary.unlink()
     except OSError as error:

@@ -113,10 +113,12 @@ def _failure(recording: Recording, timeline: Timeline, found: Recorded, trial: T
     assert why is not None, "the same replay runs out again"
     sources = found.trace.preceded_by(found.start).source_row[: trial.oom.row + 1]
     known = sources[sources >= 0]
+    event = int(known[-1]) if len(known) else -1
+    failed_itself = event >= 0 and sources[-1] >= 0  # a recorded error is no event: what came before it is
     numbers = ("requested_bytes", "segment_bytes", "capacity_bytes", "reserved_bytes", "allocated_bytes", "largest_free_bytes")
     return {
         **{name: getattr(why, name) for name in (*numbers, "smallest_capacity_bytes")},
-        **instant_facts(recording, timeline, int(known[-1]) if len(known) else -1),
+        **instant_facts(recording, timeline, event, alive_after=not failed_itself),
         "remedies": [{"alloc_conf": tried.name, "peak_reserved_bytes": tried.peak_reserved_bytes} for tried in why.remedies],
         "explanation": why.sentences(),
     }
@@ -161,7 +163,8 @@ def _print(result: dict[str, Any]) -> None:
         label = name.removesuffix("_bytes").replace("_", " ").capitalize()
         print(f"{label:<16} {format_bytes(result[name]):>10}  {exact_bytes(result[name])}")
     shares = result["fragmentation"]
-    print(f"At the peak of reserved, {shares['external']:.1%} of it held no tensor; rounding took {shares['internal']:.2%} of allocated.")
+    print(f"When reserved first was at its peak, {shares['external']:.1%} of it held no tensor.")
+    print(f"Rounding and slack took {shares['internal']:.2%} of allocated then.")
     print(f"{result['num_segment_allocs']:,} segments from the driver, {result['num_retries']:,} retries")
     if result["oom"]:
         oom = result["oom"]
