@@ -400,7 +400,7 @@ def test_the_device_chooses_between_gpus(run: Run, imported: Import) -> None:
 def test_an_exported_snapshot_replays_to_the_same_peaks(run: Run, recorded_training: Path) -> None:
     assert run("export", recorded_training, "--to", "snapshot", "--out", "again.pickle", "--json").json["path"] == "again.pickle"
 
-    first, second = (run("replay", path, "--json").json for path in (training, "again.pickle"))
+    first, second = (run("replay", path, "--json").json for path in (recorded_training, "again.pickle"))
 
     assert {name: first[name] for name in first if name.startswith("peak")} == {
         name: second[name] for name in second if name.startswith("peak")

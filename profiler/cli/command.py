@@ -70,7 +70,7 @@ def output_path(path: Path, suffix: str = "") -> Path:
     """
     named = path if not path.name or path.name.endswith(suffix) else path.with_name(path.name + suffix)
     if named.is_dir():
-        raise StorageError(f"{named} cannot be written: it is a folder. Name a file in it.")
+        raise StorageError(f"{named} cannot be written: it is a folder. Nothing was run; choose another --out.")
     return named
 
 
