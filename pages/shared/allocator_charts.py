@@ -93,7 +93,7 @@ def _caption(timeline: Timeline, both: list[ReservedSeries], recorded: ReservedS
         f"replayed through torch {version}'s CUDA caching allocator."
     ]
     if num_points > max(len(series.pick_rows()) for series in both):
-        said.append(f"Drawn are {len(both[0].pick_rows()):,} of {num_points:,} events, peaks exact.")
+        said.append(f"Drawn are {len(both[0].pick_rows()):,} of {num_points:,} steps, peaks exact.")
     if recorded is not None:
         said.append("Simulated runs start with the live blocks alone; what was cached before the recording began is not in them.")
     if timeline.lane.device == HOST:

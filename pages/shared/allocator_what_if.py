@@ -79,7 +79,11 @@ def table(recording_id: str, lane: Lane | None, choice: Choice) -> pd.DataFrame:
 
 
 def trial_of(recording_id: str, lane: Lane | None, setting: str, choice: Choice) -> Trial:
-    """Return the numbers of one of the choice's settings."""
+    """Return the numbers of one of the choice's settings; of those that are drawn, the replay is done already."""
+    if setting in (DEFAULT, choice.shown):
+        drawn = replays.series(recording_id, lane, setting, choice.torch_version, choice.capacity_bytes).trial
+        assert drawn is not None, "a simulated series has its numbers"
+        return drawn
     return replays.trial(recording_id, lane, setting, choice.torch_version, choice.capacity_bytes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -132,7 +133,7 @@ def replay(
         at_peak=run.at_peak,
         peak_row=run.peak_row,
         oom=oom,
-        series=None if kept is None else Series(*np.array(kept.levels, np.int64).reshape(-1, 6).T),
+        series=None if kept is None else Series(*np.array(kept.levels, np.int64).reshape(-1, 6).T.copy()),
         segment_events=() if kept is None else tuple(kept.segment_events),
         allocator=allocator,
         live=run.live,
@@ -143,7 +144,8 @@ class _Kept:
     """What is written down on the way: the bytes after each step, and what was done with the driver in it."""
 
     def __init__(self) -> None:
-        self.levels: list[tuple[int, int, int, int, int, int]] = []
+        self.levels = array("q")
+        """Row, and the five columns of bytes of `Series`; one after the other, 48 bytes a step."""
         self.segment_events: list[SegmentEvent] = []
         self._calls: list[tuple[str, int, int, int]] = []
 
@@ -195,7 +197,7 @@ class _Run:
                 if failure is not None:
                     return failure
             if kept is not None:
-                kept.levels.append((row, *self._bytes_now()))
+                kept.levels.extend((row, *self._bytes_now()))
                 kept.end_step(row)
         return None
 

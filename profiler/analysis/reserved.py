@@ -14,6 +14,7 @@ from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.replay import Failure, SegmentEvent, replay
 from profiler.allocator.trace import Trace
+from profiler.allocator.what_if import Trial
 from profiler.analysis.blocks import Lane
 from profiler.analysis.columns import Array, read_names, read_numbers
 from profiler.analysis.reduction import pick_extremes
@@ -42,11 +43,16 @@ class ReservedSeries:
     reserved_bytes: Array
     changes: pd.DataFrame
     """What was done with the driver: event, time_us, action, address, bytes, reserved_bytes (after it)."""
-    failure: Failure | None = None
-    """Where memory ran out; the series ends there."""
+    trial: Trial | None = None
+    """The peaks and counts of a simulated series."""
 
     def __len__(self) -> int:
         return len(self.event)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Where memory ran out; the series ends there."""
+        return self.trial.oom if self.trial else None
 
     @cached_property
     def peak_row(self) -> int:
@@ -181,7 +187,7 @@ def simulated_reserved(
         active_bytes=run.series.active_bytes,
         reserved_bytes=run.series.reserved_bytes,
         changes=_changes(run.segment_events, sources, event_us),
-        failure=run.oom,
+        trial=Trial.of(setting, run),
     )
 
 

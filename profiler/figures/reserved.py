@@ -117,7 +117,7 @@ def add_fragmentation(figure: go.Figure, timeline: Timeline, series: ReservedSer
         y=float32(100 * series.external[rows]),
         yaxis="y2",
         mode="lines",
-        line={"shape": "hv", "width": 1.5, "color": colors.overlays[2], "dash": "dot"},
+        line={"shape": "hv", "width": 2, "color": colors.overlays[2], "dash": "dash"},
         hovertemplate="%{y:.1f} %",
     )
     kept = list(figure.data)
@@ -130,7 +130,8 @@ def add_fragmentation(figure: go.Figure, timeline: Timeline, series: ReservedSer
             "range": [0, 100],
             "fixedrange": True,
             "showgrid": False,
-            "title": {"text": _FRAGMENTATION, "font": {"size": 13}},
+            "automargin": True,
+            "ticksuffix": " %",
             "tickfont": {"color": colors.muted},
         }
     )
