@@ -46,7 +46,7 @@ def measure(path: Path, repeats: int = 3) -> list[dict[str, Any]]:
     seconds = float("inf")
     for _ in range(repeats):
         began = time.perf_counter()
-        devices = replayable(read_snapshot(path))
+        devices = replayable(read_snapshot(path, stacks=False))
         free = [replay(device.trace, device.config, start=device.start, take_retries=True) for device in devices]
         seconds = min(seconds, time.perf_counter() - began)
     num_events = sum(len(device.trace) for device in devices)
