@@ -45,9 +45,8 @@ def main() -> None:
     if options.json:
         print(json.dumps({"model": "gpt2", "batch": options.batch, "seq": options.seq, "rounds": options.rounds, "rows": rows}, indent=1))
         return
-    print(
-        f"GPT-2 124M, batch {options.batch} x {options.seq}, float32, AdamW, one thread; CPU seconds a step, median of {options.rounds} rounds"
-    )
+    print(f"GPT-2 124M, batch {options.batch} x {options.seq}, float32, AdamW, one thread")
+    print(f"Median CPU seconds of a step over {options.rounds} rounds")
     for row in rows:
         spread = f"{row['min_cpu_seconds']:.2f} to {row['max_cpu_seconds']:.2f}"
         print(f"{row['contender']:<16} {row['median_cpu_seconds']:>7.3f} s  ({spread})  {row['times_plain']:.2f} x plain")
