@@ -28,7 +28,7 @@ components.provenance(entry.metadata)
 timeline = session.timeline(entry.id, lane)
 if not replays.is_replayable(timeline.num_events):
     st.stop()
-choice = allocator_editor.editor(entry.metadata)
+choice = allocator_editor.editor(*replays.in_force(entry.id, lane))
 with st.spinner("Replaying the recording's requests"):
     allocator_what_if.metrics(entry.id, lane, choice)
     st.markdown(allocator_what_if.sentence(entry.id, lane, choice))

@@ -9,9 +9,8 @@ import streamlit as st
 
 from pages.shared import components, session
 from profiler.allocator.config import AllocatorConfig
-from profiler.analysis.allocator_settings import DEFAULT, TORCH_VERSIONS, label_of, presets, settings_in_force, torch_version_of
+from profiler.analysis.allocator_settings import DEFAULT, TORCH_VERSIONS, label_of, presets
 from profiler.errors import SpecError
-from profiler.recording import Metadata
 from profiler.units import parse_bytes
 
 _MAX_CHARS = 400
@@ -30,8 +29,13 @@ class Choice:
     capacity_bytes: int | None
 
 
-def editor(metadata: Metadata) -> Choice:
-    """Draw the controls and return what they say; a text that is refused is said so and left out."""
+def editor(in_force: str, recorded_version: tuple[int, int]) -> Choice:
+    """Draw the controls and return what they say; a text that is refused is said so and left out.
+
+    Args:
+        in_force: the settings that the recording was made with.
+        recorded_version: the torch version that it was made with.
+    """
     with st.container(horizontal=True, vertical_alignment="bottom"):
         own_text = st.text_input(
             "Your settings",
@@ -47,13 +51,12 @@ def editor(metadata: Metadata) -> Choice:
             width=170,
             **session.linked_text("card", 20),
         )
-        first = torch_version_of(metadata)
-        versions = ["{}.{}".format(*version) for version in (first, *(v for v in TORCH_VERSIONS if v != first))]
+        others = [version for version in TORCH_VERSIONS if version != recorded_version]
+        versions = ["{}.{}".format(*version) for version in (recorded_version, *others)]
         version_text = st.selectbox("Torch", versions, width=110, **session.linked("torch", versions))
     version = (int(version_text.partition(".")[0]), int(version_text.partition(".")[2]))
     capacity_bytes = _capacity(card_text)
     own = _own(own_text, version, capacity_bytes)
-    in_force = settings_in_force(metadata)
     texts = list(dict.fromkeys([DEFAULT, *own, *_known([in_force], version), *presets(version, has_capacity=capacity_bytes is not None)]))
     shown = st.selectbox("Beside the default", texts[1:], format_func=label_of, **session.linked("setting", texts[1:]))
     return Choice(tuple(texts), str(shown), version, capacity_bytes)

@@ -11,15 +11,14 @@ from pages.shared.allocator_what_if import trial_of, wanted
 from profiler.allocator.out_of_memory import Explanation
 from profiler.analysis.allocator_settings import DEFAULT, label_of
 from profiler.analysis.blocks import Lane
-from profiler.analysis.failure import alive_at_failure
+from profiler.analysis.out_of_memory import alive_when_memory_ran_out
 from profiler.analysis.timeline import Timeline
 from profiler.figures.composition import composition_figure
-from profiler.recording import Category, Metadata
+from profiler.recording import Metadata
 from profiler.units import exact_bytes, format_bytes
 
 _REPLAYS = 24
 _MAX_ROWS = 200
-_LABELS = {category.label: category for category in Category}
 
 
 def panel(recording_id: str, lane: Lane | None, choice: Choice, timeline: Timeline) -> None:
@@ -50,17 +49,16 @@ def _draw(recording_id: str, lane: Lane | None, setting: str, found: Explanation
     for sentence in found.sentences():
         st.markdown(f"- {sentence}")
     st.button("Show this instant in the map", on_click=lambda: session.choose(at=str(event)), key="show_failure")
-    numbers = replays.numbers(recording_id, lane)
-    by_category = alive_at_failure(timeline, numbers, found.live_bytes, "category")
-    held = {_LABELS[label]: int(size) for label, size in zip(by_category["category"], by_category["bytes"], strict=True)}
+    alive = alive_when_memory_ran_out(found, session.recording(recording_id), timeline.blocks)
     components.chart(
-        composition_figure(held, theme=session.theme(), title="Held when memory ran out"),
+        composition_figure(alive.by_category, theme=session.theme(), title="Held when memory ran out"),
         key="failure_composition",
         alt="What was allocated when memory ran out, by category; the table beside it has the numbers.",
     )
     left, right = st.columns(2)
     with left:
-        by_module = alive_at_failure(timeline, numbers, found.live_bytes, "module").head(_MAX_ROWS)
+        by_module = pd.DataFrame(list(alive.by_module.items())[:_MAX_ROWS], columns=["module", "bytes"])
+        by_module["share"] = by_module["bytes"] / max(found.allocated_bytes, 1)
         components.table(by_module, key="failure_modules", alt="Bytes held when memory ran out, by module", height=260)
     with right:
         components.table(_tried(found), key="failure_tried", alt="Settings that were tried instead", height=260)

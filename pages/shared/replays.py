@@ -5,15 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.shared import session
-from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.config import NEWEST, AllocatorConfig
 from profiler.allocator.out_of_memory import Explanation, explain_out_of_memory
+from profiler.allocator.recorded import recorded as from_recording
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial, compare, smallest_card
 from profiler.analysis import reserved, segment_map
+from profiler.analysis.allocator_settings import DEFAULT, text_of
 from profiler.analysis.blocks import Lane
 from profiler.analysis.columns import Array
 from profiler.analysis.reserved import ReservedSeries
 from profiler.analysis.segment_map import SegmentMap
+from profiler.errors import HeadroomError
 
 MAX_STEPS = 3_000_000
 """More would take the server minutes; the command line's replay has no limit."""
@@ -27,6 +30,17 @@ Version = tuple[int, int]
 def trace(recording_id: str, lane: Lane | None) -> Trace:
     """Return what one lane's program asked of the allocator."""
     return reserved.lane_trace(session.recording(recording_id), session.timeline(recording_id, lane).lane)
+
+
+@st.cache_resource(max_entries=_MANY, show_spinner=False)
+def in_force(recording_id: str, lane: Lane | None) -> tuple[str, Version]:
+    """Return the settings, as text, and the torch version that a recording was made with, as far as it says."""
+    device, rank = session.timeline(recording_id, lane).lane
+    try:
+        config = from_recording(session.recording(recording_id), device, rank).config
+    except HeadroomError:  # what cannot be rebuilt from it can still be replayed
+        return DEFAULT, NEWEST
+    return text_of(config), config.torch_version
 
 
 @st.cache_resource(max_entries=_FEW, show_spinner=False)

@@ -1,13 +1,11 @@
-"""A recording's metadata -> the allocator settings it ran with, and the settings that are worth trying on it, as users write them."""
+"""Allocator settings -> the text that users write for them, and the settings that are worth trying on a recording."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 
 from profiler.allocator.config import NEWEST, AllocatorConfig
 from profiler.errors import SpecError
-from profiler.recording import Metadata
 from profiler.units import MIB
 
 DEFAULT = ""
@@ -27,7 +25,6 @@ _PRESETS = (
 )
 _COLLECTING = "garbage_collection_threshold:0.8,per_process_memory_fraction:1.0"
 """Collects only where a share of a card of known size is set."""
-_VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
 def label_of(text: str) -> str:
@@ -39,24 +36,6 @@ def presets(torch_version: tuple[int, int], *, has_capacity: bool) -> list[str]:
     """Return the texts of the settings to compare, the default first; those that this torch version knows."""
     texts = [*_PRESETS, _COLLECTING] if has_capacity else list(_PRESETS)
     return [text for text in texts if _is_known(text, torch_version)]
-
-
-def torch_version_of(metadata: Metadata) -> tuple[int, int]:
-    """Return the torch version that a recording was made with; where that is not known, the newest that is modelled."""
-    text = metadata.versions.get("torch") or metadata.engine.partition("torch ")[2]
-    found = [(int(major), int(minor)) for major, minor in _VERSION.findall(text)]
-    return min(max([*found, TORCH_VERSIONS[-1]]), NEWEST) if found else NEWEST
-
-
-def settings_in_force(metadata: Metadata) -> str:
-    """Return the settings that a snapshot says were in force, as text; the default's where it says nothing or nothing possible."""
-    said = metadata.facts.get("allocator_settings")
-    if not isinstance(said, dict):
-        return DEFAULT
-    try:
-        return text_of(AllocatorConfig.from_settings(said, torch_version_of(metadata)))
-    except SpecError:
-        return DEFAULT
 
 
 def text_of(config: AllocatorConfig) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -115,14 +115,7 @@ def lane_trace(recording: Recording, lane: Lane) -> Trace:
 
     What is older than the recording is allocated first; what was cached before it is not known and left out.
     """
-    if read_numbers(recording.events["rank"]).any():
-        of_rank = {name: _of_rank(getattr(recording, name), lane.rank) for name in ("segments",)}
-        events = recording.events
-        kept = pc.if_else(pc.equal(events["rank"], lane.rank), events["requested_bytes"], pa.scalar(0, pa.int64()))
-        # Rows keep their places, so that a trace's source rows stay events of the recording; rows of 0 bytes are no requests.
-        events = events.set_column(events.schema.get_field_index("requested_bytes"), "requested_bytes", kept)
-        recording = replace(recording, events=events, **of_rank)
-    return Trace.from_recording(recording, lane.device)
+    return Trace.from_recording(recording, lane.device, lane.rank)
 
 
 def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSeries | None:
@@ -223,10 +216,6 @@ def pending_bytes(recording: Recording, timeline: Timeline) -> Array:
     np.add.at(change, deaths[timeline.members], sizes[timeline.members])
     np.subtract.at(change, ends, sizes[timeline.members])
     return np.asarray(np.cumsum(change)[: timeline.num_events])
-
-
-def _of_rank(table: pa.Table, rank: int) -> pa.Table:
-    return table.filter(pc.equal(table["rank"], rank))
 
 
 def _changes(calls: tuple[SegmentEvent, ...], sources: Array, event_us: Array) -> pd.DataFrame:
