@@ -28,7 +28,7 @@ RECORDINGS = ROOT.parent / "shared" / "recordings"
 INDEX = RECORDINGS / "index.json"
 REAL = [row for row in json.loads(INDEX.read_text(encoding="utf-8")) if "devices" in row.get("facts", {})] if INDEX.exists() else []
 MESSAGE = """
-  File "/home/ada/secret/train.py", line 3
+  File "/data/ada/secret/train.py", line 3
 torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 501.00 MiB. GPU 0 has a total capacity of 23.69 GiB of which 210.00 MiB is \
 free. Including non-PyTorch memory, this process has 23.40 GiB memory in use. Of the allocated memory 21.00 GiB is allocated by PyTorch, \
 and 2.00 GiB is reserved by PyTorch but unallocated."""
@@ -447,7 +447,7 @@ def test_a_message_is_explained_as_markdown_without_whose_it_is(run: Run) -> Non
     assert result.code == 0
     assert "501 MiB" in result.out
     assert "expandable_segments:True" in result.out
-    for private in ("ada", "secret", "/home", "train.py"):
+    for private in ("ada", "secret", "/data", "train.py"):
         assert private not in result.out
 
 
@@ -527,6 +527,13 @@ def test_a_recording_does_not_differ_from_itself(run: Run, recorded_training: Pa
 
     assert result["same_bytes"] == result["before_bytes"] == 16 * MIB
     assert result["rows"] == []
+
+
+def test_a_memory_that_one_of_them_does_not_have_is_refused(run: Run, recorded_training: Path) -> None:
+    result = run("diff", recorded_training, recorded_training, "--device", "-1")
+
+    assert is_refused(result)
+    assert "It has: --device 0 --rank 0" in result.err
 
 
 def test_a_negative_limit_is_refused(run: Run, recorded_training: Path) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from profiler.analysis.blocks import Lane
 from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.columns import read_numbers
 from profiler.analysis.stack_tree import call_path
@@ -33,15 +34,15 @@ class Side(NamedTuple):
     event: int
 
     @classmethod
-    def at_end(cls, recording: Recording) -> Side:
-        """Return the instant after the last event."""
-        timeline = Timeline.of(recording)
+    def at_end(cls, recording: Recording, lane: Lane | None = None) -> Side:
+        """Return the instant after the last event of a memory; by default of the first GPU, else the host."""
+        timeline = Timeline.of(recording, lane=lane)
         return cls(recording, timeline, timeline.num_events - 1)
 
     @classmethod
-    def at_peak(cls, recording: Recording) -> Side:
-        """Return the instant of the peak."""
-        timeline = Timeline.of(recording)
+    def at_peak(cls, recording: Recording, lane: Lane | None = None) -> Side:
+        """Return the instant of a memory's peak."""
+        timeline = Timeline.of(recording, lane=lane)
         return cls(recording, timeline, timeline.peak_event)
 
 

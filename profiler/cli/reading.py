@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
+from profiler.analysis.blocks import Lane
 from profiler.cli.command import require
 from profiler.cli.job import named_model
+from profiler.errors import SpecError
 from profiler.formats.opening import SNAPSHOT_SUFFIXES, Reading, open_file
 from profiler.recording import Recording
 from profiler.storage import SUFFIX
@@ -48,6 +52,29 @@ def read_file(path: Path) -> Recording:
     """
     with progress_shown(path) as progress:
         return open_file(path, progress=progress)
+
+
+def add_lane_options(parser: argparse.ArgumentParser) -> None:
+    """Declare which memory of a recording is meant; `chosen_lane` reads it."""
+    parser.add_argument("--device", type=int, metavar="N", help="which GPU, where a recording has several; -1 is host memory")
+    parser.add_argument("--rank", type=int, default=0, metavar="N", help="of which process, where a recording has several")
+
+
+def chosen_lane(recording: Recording, options: argparse.Namespace) -> Lane:
+    """Return the memory that is meant; without a device the first GPU, or the host where there is none.
+
+    Raises:
+        SpecError: the recording does not have it.
+    """
+    devices, ranks = (recording.events[name].fill_null(0).to_numpy() for name in ("device", "rank"))
+    pairs = np.unique(np.stack([devices, ranks]), axis=1).T.tolist()
+    lanes = sorted((Lane(*pair) for pair in pairs), key=lambda lane: (lane.device < 0, abs(lane.device), lane.rank))
+    chosen = [lane for lane in lanes if lane.rank == options.rank and options.device in (None, lane.device)]
+    if not chosen:
+        wanted = f"rank {options.rank}" if options.device is None else f"device {options.device} of rank {options.rank}"
+        has = ", ".join(f"--device {lane.device} --rank {lane.rank}" for lane in lanes[:8]) or "no events at all"
+        raise SpecError(f"The recording holds nothing of {wanted}. It has: {has}.")
+    return chosen[0]
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from profiler.allocator.config import NEWEST, AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.out_of_memory import explain_out_of_memory
@@ -18,7 +16,7 @@ from profiler.analysis.blocks import Lane
 from profiler.analysis.instants import instant_facts, recorded_out_of_memory
 from profiler.analysis.timeline import Timeline
 from profiler.cli.command import DONE, Commands, add_command, print_json
-from profiler.cli.reading import add_file_option, read_file
+from profiler.cli.reading import add_file_option, add_lane_options, chosen_lane, read_file
 from profiler.errors import SpecError
 from profiler.recording import Provenance, Recording
 from profiler.units import exact_bytes, format_bytes, parse_bytes
@@ -35,8 +33,7 @@ def add(commands: Commands) -> None:
     )
     command.add_argument("--torch", metavar="VERSION", help="the torch version whose rules apply, such as 2.6")
     command.add_argument("--capacity", metavar="SIZE", help="what the allocator may reserve, such as 24GiB; without it, no limit")
-    command.add_argument("--device", type=int, metavar="N", help="which GPU, where the recording has several; -1 is host memory")
-    command.add_argument("--rank", type=int, default=0, metavar="N", help="of which process, where the recording has several")
+    add_lane_options(command)
     command.epilog = (
         "Without --alloc-conf, --torch and --capacity, what happened is reproduced, from what was reserved at its beginning on. With any of"
         " them, live blocks that are older than the recording are allocated first and what was cached is left out, so that no setting"
@@ -50,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.alloc_conf:
         AllocatorConfig.parse(options.alloc_conf, version or NEWEST)  # refused before a large file is read
     recording = read_file(options.file)
-    lane = _lane(recording, options.device, options.rank)
+    lane = chosen_lane(recording, options)
     found = recorded(recording, lane.device, lane.rank)
     as_recorded = options.alloc_conf is None and version is None and capacity_bytes is None
     config = _config(found.config, options.alloc_conf, version)
@@ -65,23 +62,6 @@ def _run(options: argparse.Namespace) -> int:
     result = _result(recording, lane, trial, out_of_memory, _notes(found, as_recorded))
     print_json(result) if options.json else _print(result)
     return DONE
-
-
-def _lane(recording: Recording, device: int | None, rank: int) -> Lane:
-    """Return the memory that is meant; without a device the first GPU, or the host where there is none.
-
-    Raises:
-        SpecError: the recording does not have it.
-    """
-    devices, ranks = (recording.events[name].fill_null(0).to_numpy() for name in ("device", "rank"))
-    pairs = np.unique(np.stack([devices, ranks]), axis=1).T.tolist()
-    lanes = sorted((Lane(*pair) for pair in pairs), key=lambda lane: (lane.device < 0, abs(lane.device), lane.rank))
-    chosen = [lane for lane in lanes if lane.rank == rank and device in (None, lane.device)]
-    if not chosen:
-        wanted = f"rank {rank}" if device is None else f"device {device} of rank {rank}"
-        has = ", ".join(f"--device {lane.device} --rank {lane.rank}" for lane in lanes[:8]) or "no events at all"
-        raise SpecError(f"The recording holds nothing of {wanted}. It has: {has}.")
-    return chosen[0]
 
 
 def _capacity(text: str | None) -> int | None:

@@ -20,7 +20,7 @@ from tests.pages.conftest import Open, texts
 
 MESSAGE = (
     "CUDA out of memory. Tried to allocate 394.00 MiB. GPU 0 has a total capacity of 23.69 GiB of which 210.00 MiB is free. Of the"
-    " allocated memory 21.00 GiB is allocated by PyTorch, and 2.00 GiB is reserved by PyTorch but unallocated. /home/ada/secret/train.py"
+    " allocated memory 21.00 GiB is allocated by PyTorch, and 2.00 GiB is reserved by PyTorch but unallocated. /data/ada/secret/train.py"
 )
 TRAINING = pickle.dumps(snapshots.training())
 
