@@ -85,7 +85,8 @@ class ReservedSeries:
 
     def row_of(self, event: int) -> int:
         """Return the point whose state holds right after ``event``; -1 where the series begins later."""
-        return int(np.searchsorted(self.event, event, side="right")) - 1
+        row = int(np.searchsorted(self.event, event, side="left"))
+        return row if row < len(self) and self.event[row] == event else row - 1
 
     def pick_rows(self, max_points: int = MAX_POINTS) -> Array:
         """Return the points to draw, the peaks of reserved and of allocated among them."""

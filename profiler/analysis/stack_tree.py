@@ -31,7 +31,8 @@ _LIBRARIES = frozenset({
 })
 # fmt: on
 """Packages whose paths a recording of this machine shows without the folder they were installed in."""
-_INSTALLED = re.compile(r"(?i)(?:^|/)(?:site|dist)-packages/([^/]+)|/lib/python\d[\d.]*/|/python[\d.]*/lib/|^<frozen ")
+_INSTALLED = re.compile(r"(?i)(?:^|/)(?:site|dist)-packages/([^/]+)")
+_STANDARD = re.compile(r"(?i)/lib/python\d[\d.]*/|/python[\d.]*/lib/|^<frozen ")
 _OWN = re.compile(r"\.py$|^<(?:ipython|stdin|string|cell)|ipykernel")
 _OPERATOR = re.compile(r"at::_ops::(\w+?)::(?:call|redispatch)\b")
 _BACKWARD_NODE = re.compile(r"generated::(\w+?)::apply\b")
@@ -128,8 +129,8 @@ def _native_call(function: str) -> str:
 def _library_of(file: str) -> str:
     """Return the package that a Python file belongs to; ``python`` for the standard library, empty for own code."""
     installed = _INSTALLED.search(file)
-    if installed:
-        return (installed[1] or "python").removesuffix(".py")
+    if installed or _STANDARD.search(file):
+        return installed[1].removesuffix(".py") if installed else "python"
     first, separator, _ = file.partition("/")
     if separator:
         return first if first in _LIBRARIES else ""
