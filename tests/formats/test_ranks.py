@@ -45,7 +45,7 @@ def test_ranks_lie_on_one_clock_and_those_without_one_begin_with_the_others(snap
 
     events = merged.events
     begins = [pc.min(events.filter(pc.equal(events["rank"], rank))["time_us"]).as_py() for rank in range(3)]
-    assert begins == [500.0, 0.0, 0.0]
+    assert begins == [510.0, 10.0, 0.0], "the snapshot begins with its segment, 10 us before its first block"
     assert events["time_us"].to_pylist() == sorted(events["time_us"].to_pylist())
     assert Timeline.of(merged).at(0).time_us == 0.0
     assert set(merged.events["device"].to_pylist()) == {0, HOST}
