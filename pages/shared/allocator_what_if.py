@@ -16,7 +16,7 @@ from profiler.figures.what_if import what_if_table
 from profiler.units import MIB, exact_bytes, format_bytes, format_duration_us
 
 _STEPS_PER_SECOND = 500_000
-_AT_ONCE = 3_000_000
+_AT_ONCE = 1_500_000
 """Steps that are replayed without being asked for: some seconds."""
 
 

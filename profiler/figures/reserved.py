@@ -34,7 +34,7 @@ def reserved_figure(
 ) -> go.Figure:
     """Return reserved as a line over allocated as an area; what lies between is cached or fragmented.
 
-    The last trace is named ``Instant``; its points are ``rows`` in order, so a click on point ``i`` means event ``series.event[rows[i]]``.
+    The last trace is reserved; its points are ``rows`` in order, so a click on point ``i`` means event ``series.event[rows[i]]``.
 
     Args:
         series: one replay, or what was recorded.
@@ -59,9 +59,8 @@ def reserved_figure(
         name = f"Reserved, {recorded.provenance}"
         figure.add_trace(_line(recorded, picked, _x(recorded, picked, axis, factor), name, colors.overlays[2], "dash"))
     x = _x(series, rows, axis, factor)
-    figure.add_trace(_line(series, rows, x, f"Reserved, {series.provenance}", colors.text, "solid"))
     figure.add_trace(_mark(series, axis, factor, colors))
-    figure.add_trace(_instants(series, rows, x))
+    figure.add_trace(_clickable(_line(series, rows, x, f"Reserved, {series.provenance}", colors.text, "solid")))
     figure.update_layout(
         hovermode="x unified", yaxis=byte_axis_layout(byte_axis(max(highest, capacity_bytes or 0) if shows_card else highest), "Memory")
     )
@@ -199,19 +198,10 @@ def _mark(series: ReservedSeries, axis: Axis, factor: float, theme: Theme) -> go
     )
 
 
-def _instants(series: ReservedSeries, rows: Array, x: Array) -> go.Scatter:
-    """Return points that cannot be seen but can be clicked."""
-    return go.Scatter(
-        name="Instant",
-        x=x,
-        y=exact_numbers(series.reserved_bytes[rows]),
-        mode="markers",
-        marker={"size": 6, "opacity": 0, "maxdisplayed": 2},
-        hoverinfo="skip",
-        showlegend=False,
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-    )
+def _clickable(line: go.Scatter) -> go.Scatter:
+    """Give a line points that cannot be seen but can be clicked; two of them are drawn, all are found."""
+    hidden = {"marker": {"opacity": 0}}
+    return line.update(mode="lines+markers", marker={"size": 6, "opacity": 0, "maxdisplayed": 2}, selected=hidden, unselected=hidden)
 
 
 def _add_card(figure: go.Figure, capacity_bytes: int, theme: Theme) -> None:
