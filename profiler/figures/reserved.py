@@ -189,7 +189,7 @@ def _mark(series: ReservedSeries, axis: Axis, factor: float, theme: Theme) -> go
         y=series.reserved_bytes[row].astype(np.float64),
         mode="markers+text",
         text=[text],
-        textposition="top right" if float(series.event[row[0]]) < middle else "top left",
+        textposition=f"{'bottom' if failed else 'top'} {'right' if float(series.event[row[0]]) < middle else 'left'}",
         textfont={"color": theme.text, "size": 13},
         marker={"symbol": "x" if failed else "diamond", "size": 9, "color": theme.text, "line": {"color": theme.background, "width": 1}},
         cliponaxis=False,
