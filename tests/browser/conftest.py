@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 from profiler.storage import RunStore
 from tests import builders
-from tests.browser.chromium import find_chromium
 from tests.browser.server import Server
 
-_FLAGS = ["--no-sandbox", "--force-device-scale-factor=1", "--hide-scrollbars", "--force-color-profile=srgb"]
 _PROBES = ("_stcore/health", "_stcore/host-config")
 """On a deep link the client looks for the app's root under the page's path first; those answers are 404."""
 
@@ -71,18 +68,6 @@ def cold_dashboard(tmp_path: Path) -> Iterator[Dashboard]:
     """A server that nobody has visited since it started."""
     with Server(tmp_path) as server:
         yield Dashboard(server.url, tmp_path, RunStore(tmp_path).add(builders.small_training()).id)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    path = find_chromium()
-    if path is None:
-        reason = "No Chromium is installed. Install one or name it in CHROMIUM."
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
-        yield browser
-        browser.close()
 
 
 Visit = Callable[..., Watched]

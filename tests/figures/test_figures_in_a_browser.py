@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import plotly
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from profiler.analysis.timeline import Axis, Timeline
 from profiler.analysis.view import view_blocks
 from profiler.figures.payload import blocks_payload, canvas_source
 from profiler.figures.timeline import timeline_figure
-from tests.browser.chromium import find_chromium
 from tests.builders import small_training, synthetic_recording
 
 pytestmark = pytest.mark.browser
@@ -28,15 +26,10 @@ _HARNESS = Path(__file__).with_name("canvas_harness.html")
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    path = find_chromium()
-    if path is None:
-        assert not os.environ.get("CI"), "CI installs Chromium; without it the browser tests would be skipped"
-        pytest.skip("no Chromium was found; set CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser.new_page(viewport={"width": 1200, "height": 640})
-        browser.close()
+def page(browser: Browser) -> Iterator[Page]:
+    page = browser.new_page(viewport={"width": 1200, "height": 640})
+    yield page
+    page.close()
 
 
 def _open_canvas(page: Page, folder: Path) -> None:

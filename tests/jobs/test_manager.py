@@ -66,7 +66,7 @@ def running(manager: JobManager, run: RunStatus) -> RunStatus:
 
 def pids_of(manager: JobManager, run: RunStatus) -> list[int]:
     path = manager.store.home / "jobs" / run.run_id / "pids.txt"
-    wait_until(manager, run, lambda status: path.exists())
+    wait_until(manager, run, lambda status: path.exists() and path.read_text())  # the file is there before its content is
     return [int(pid) for pid in path.read_text().split()]
 
 
