@@ -47,7 +47,7 @@ def _states(summary: dict[str, object]) -> components.Metric:
     help_text = "Parameters and buffers, and what the optimizer and gradients add to them between steps."
     if isinstance(states, int) and isinstance(weights, int):
         return components.Metric("Weights and states", format_bytes(weights + states), help_text, f"states {format_bytes(states)}")
-    if not weights:
+    if not isinstance(weights, int) or not weights:
         return components.Metric("Weights", "not told", "This recording does not say which blocks are parameters; they are among Unknown.")
     return components.Metric("Weights", format_bytes(weights), "Parameters and buffers.")
 
