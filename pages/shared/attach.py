@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import streamlit as st
@@ -20,12 +21,19 @@ def panel() -> None:
         st.caption(f"None. Runs of Profile appear here, and whatever writes into {session.store().runs}.")
         return
     names = list(folders)
-    chosen = st.selectbox("Attach to", names, format_func=lambda name: _title(folders[name]), **session.linked("live", names))
+    chosen = st.selectbox("Attach to", names, format_func=_titles(folders).__getitem__, **session.linked("live", names))
     timeline = session.partial_timeline(folders[str(chosen)])
     if timeline is None or not timeline.num_events:
         st.caption("Its first step is not written yet.")
         return
     _draw(timeline)
+
+
+def _titles(folders: dict[str, Path]) -> dict[str, str]:
+    """Return what the list shows; where two would look the same, their files' names too, since a list knows a choice by its text."""
+    titles = {name: _title(folder) for name, folder in folders.items()}
+    count = Counter(titles.values())
+    return {name: title if count[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
 
 
 def _title(folder: Path) -> str:

@@ -13,12 +13,13 @@ _KEY = "choosing_recording"
 def recording() -> library.Entry | None:
     """Draw the list of recordings and return the chosen one; None where nothing can be shown, after saying what to do."""
     entries = {entry.id: entry for entry in session.entries()}
+    labels = library.labels(entries.values())
     wanted = session.chosen("recording")
     session.remember(_KEY, wanted if wanted in entries else None)
     st.selectbox(
         "Recording",
         list(entries),
-        format_func=lambda recording_id: entries[recording_id].label,
+        format_func=labels.__getitem__,
         key=_KEY,
         index=None,
         placeholder="Choose a recording",

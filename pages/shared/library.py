@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +46,13 @@ def entries(store: RunStore) -> list[Entry]:
     runs = [Entry(run.path, run.metadata, is_sample=False) for run in store.list()]
     shipped = {entry.id: entry for entry in samples()}
     return [run for run in runs if run.id not in shipped] + list(shipped.values())
+
+
+def labels(entries: Iterable[Entry]) -> dict[str, str]:
+    """Return what a list shows, by id: where two would look the same, their ids too, since a list knows a choice by its text."""
+    entries = list(entries)
+    count = Counter(entry.label for entry in entries)
+    return {entry.id: entry.label if count[entry.label] == 1 else f"{entry.label} {entry.id}" for entry in entries}
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,18 @@ def test_choosing_a_recording_writes_it_and_its_job_to_the_address(opened: Open,
     assert app.query_params["recording"] == stored
     assert "tiny-gpt2" in app.query_params["job"]
     assert app.metric[0].value == "1.95 KiB"
+
+
+def test_recordings_that_would_look_the_same_stay_apart(opened: Open, home: Path) -> None:
+    small = builders.small_training()
+    twins = {RunStore(home).add(replace(small, metadata=replace(small.metadata, facts={"twin": number}))).id for number in (1, 2)}
+    for twin in twins:
+        app = opened("timeline", recording=twin)
+        box = app.selectbox(key="choosing_recording")
+        assert len(set(box.options)) == len(box.options)
+        app.segmented_control(key="linked_view").set_value("blocks").run()
+        assert app.query_params["recording"] == twin
+    assert len(twins) == 2
 
 
 def test_the_peak_is_shown_first_and_its_categories_sum_to_it(opened: Open, stored: str) -> None:
