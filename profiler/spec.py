@@ -165,9 +165,11 @@ class Job:
 
     @property
     def title(self) -> str:
-        """One line, such as ``gpt2 · train · batch 4 x 128 · adamw``."""
+        """One line, such as ``gpt2 · train · batch 4 x 128 · adamw``; what differs from the default workload comes last, as ``seed=3``."""
         shape = f"batch {self.workload.batch} x {self.workload.seq}"
-        return " · ".join([self.model.name, self.workload.kind.value, shape, *map(str, self.toggles)])
+        said, default = {"kind", "batch", "seq"}, asdict(Workload())
+        rest = [f"{name}={value}" for name, value in asdict(self.workload).items() if name not in said and value != default[name]]
+        return " · ".join([self.model.name, self.workload.kind.value, shape, *map(str, self.toggles), *rest])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; toggles as their texts."""

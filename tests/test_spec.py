@@ -57,6 +57,15 @@ def test_a_users_configuration_is_canonical_whatever_its_order() -> None:
     assert Model.from_config("mine", {"a": 1, "b": 2}) == Model.from_config("mine", {"b": 2, "a": 1})
 
 
+def test_the_title_tells_runs_apart_that_differ_only_in_the_workload() -> None:
+    plain, kept = (Job(model=Model(name="gpt2"), workload=Workload(batch=4, keep_outputs=kept)) for kept in (False, True))
+    late = Job(model=Model(name="gpt2"), workload=Workload(batch=4, steps=40, zero_grad="before_forward"))
+
+    assert plain.title == "gpt2 · train · batch 4 x 128"
+    assert kept.title == "gpt2 · train · batch 4 x 128 · keep_outputs=True"
+    assert late.title == "gpt2 · train · batch 4 x 128 · steps=40 · zero_grad=before_forward"
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
