@@ -26,6 +26,7 @@ from profiler.capture.notes import Label, Notebook, label
 from profiler.capture.samplers import Sampler
 from profiler.capture.surroundings import describe_run
 from profiler.capture.window import Window
+from profiler.errors import CaptureUnavailable, SpecError
 from profiler.recording import SCALARS, Metadata, Phase, Provenance, Role
 from profiler.storage import RecordingWriter
 
@@ -100,7 +101,11 @@ class Recorder:
         self._preexisting = self._count_existing()
         if self._gpu is not None:
             self._gpu.start(self._converter)
-        self._window = Window()
+        try:
+            self._window = Window()
+        except CaptureUnavailable:
+            self._writer.discard()
+            raise
         self._sampler.start(self._origin_ns)
         self._hooks.install(saved_tensors=self._saved_tensors)
         self._run_cpu_s -= time.process_time()
@@ -108,7 +113,12 @@ class Recorder:
         self.add(model, optimizer)
 
     def add(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Tell of a model or an optimizer, so that what they hold is named from now on."""
+        """Tell of a model or an optimizer, so that what they hold is named from now on.
+
+        Raises:
+            SpecError: it is neither.
+        """
+        _check_kinds(model, optimizer)
         if model is not None:
             self._hooks.add_model(model)
         if optimizer is not None:
@@ -248,9 +258,11 @@ def record(
         optional.
 
     Raises:
+        SpecError: ``model`` or ``optimizer`` is something else.
         CaptureUnavailable: another profiler is running.
         StorageError: the file cannot be written.
     """
+    _check_kinds(model, optimizer)
     recorder = Recorder(path, title=title, saved_tensors=saved_tensors)
     recorder.start(model, optimizer)
     try:
@@ -259,6 +271,14 @@ def record(
         recorder.stop(error)
         raise
     recorder.stop()
+
+
+def _check_kinds(model: object, optimizer: object) -> None:
+    """Refuse what is no model or no optimizer, before any hook is in place."""
+    for name, value, kind in (("model", model, torch.nn.Module), ("optimizer", optimizer, torch.optim.Optimizer)):
+        if value is not None and not isinstance(value, kind):
+            expected = f"{kind.__module__.removesuffix('.modules.module').removesuffix('.optimizer')}.{kind.__name__}"
+            raise SpecError(f"{name} is of type {type(value).__name__}, not {expected}. Pass the {name} itself, or leave it out.")
 
 
 def _rank_and_path(path: Path) -> tuple[int, Path]:

@@ -86,6 +86,10 @@ class RecordingWriter:
         except OSError as error:
             raise not_written(self.folder, error) from error
 
+    def discard(self) -> None:
+        """Remove the folder: nothing was recorded, and nothing is left behind."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def close(self, metadata: Metadata) -> Metadata:
         """Make the file from the parts, remove the folder, and return the metadata with its id.
 

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from profiler import read_recording, record
 from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
-from profiler.errors import CaptureUnavailable, StorageError
+from profiler.errors import CaptureUnavailable, SpecError, StorageError
 from profiler.recording import Category, Phase, Recording, Role
 from profiler.storage import recover
 from tests.capture.networks import Mlp, Residual, train_step
@@ -281,9 +281,27 @@ def test_an_out_of_memory_error_ends_with_a_recording_of_what_was_alive(tmp_path
     assert summarize(recording)["final_allocated_bytes"] >= held.nbytes
 
 
-def test_a_second_profiler_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_second_profiler_is_refused_in_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     with torch.profiler.profile(), pytest.raises(CaptureUnavailable, match="only one can run at a time"), record(tmp_path / "second"):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model": "gpt2"}, "model is of type str, not torch.nn.Module."),
+        ({"optimizer": 3}, "optimizer is of type int, not torch.optim.Optimizer."),
+    ],
+)
+def test_what_is_no_model_is_refused_and_leaves_nothing_running(tmp_path: Path, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError, match=said), record(tmp_path / "wrong", **arguments):
+        raise AssertionError("the block must not run")
+    assert not list(tmp_path.iterdir())
+
+    with record(tmp_path / "right", model=Mlp()) as r, pytest.raises(SpecError, match=said):
+        r.add(**arguments)
+    assert read_recording(tmp_path / "right.headroom").metadata.complete
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_runs(tmp_path: Path) -> None:
