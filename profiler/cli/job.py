@@ -83,7 +83,12 @@ def _shorthand(family: Family, text: str | None) -> list[Toggle]:
     if text is None:
         return []
     toggle = Toggle.parse(text)
-    if (found := optimization(toggle.name).family) is not family:
+    try:
+        found = optimization(toggle.name).family
+    except SpecError:
+        names = [item.name for item in families()[family]]
+        raise unknown_name(family.label.lower(), toggle.name, names, f"Choose one of {_names(family)}.") from None
+    if found is not family:
         raise SpecError(f"{text} is a choice of {found.label.lower()}, not of {family.label.lower()}. Choose one of {_names(family)}.")
     return [toggle]
 
