@@ -70,7 +70,7 @@ class Watch:
             return Ending(
                 RunState.FAILED,
                 f"The run used {format_bytes(rss_bytes)}, more than {limit} {format_bytes(self._memory_bytes)}, and was ended."
-                " Use a smaller batch, sequence or model, or simulate it.",
+                " Use a smaller batch, sequence or model.",
             )
         if seconds > self.order.limits.seconds:
             limit = format_duration_us(self.order.limits.seconds * 1e6)
