@@ -262,3 +262,10 @@ def test_the_store_lists_newest_first_and_finds_by_id_and_key(tmp_path: Path) ->
     assert found is not None
     assert found.metadata.created.startswith("2026-01-03")
     assert store.find_key("other") is None
+
+
+def test_what_a_failed_run_left_is_listed_but_answers_no_job(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    failed = store.add(Recording(metadata=metadata(key="k", facts={"error": "SpecError: no"}), events=Tape().recording().events))
+    assert [run.metadata.id for run in store.list()] == [failed.id]
+    assert store.find_key("k") is None
