@@ -18,6 +18,7 @@ from profiler.storage import (
     RecordingWriter,
     RunStore,
     file,
+    keeps_its_id,
     merge_labels,
     read_metadata,
     read_recording,
@@ -192,6 +193,15 @@ def test_parts_become_the_same_recording(tmp_path: Path, small: Recording) -> No
     assert finished.id == metadata_with_id.id
     assert_same_tables(finished, small)
     assert not (tmp_path / "run.partial").exists()
+
+
+def test_a_file_keeps_its_id_unless_something_in_it_was_changed(tmp_path: Path, small: Recording) -> None:
+    path = tmp_path / "a.headroom"
+    written = write_recording(small, path)
+    assert keeps_its_id(path)
+    forged = {**written.metadata.to_json(), "title": "another title"}
+    rewrite(path, manifest__json=json.dumps({"headroom": 1, "metadata": forged}).encode())
+    assert not keeps_its_id(path)
 
 
 def test_a_killed_recording_is_recovered_and_marked_incomplete(tmp_path: Path, small: Recording) -> None:

@@ -20,19 +20,22 @@ from profiler.spec import Model
 from profiler.storage import SUFFIX
 
 _MAX_NAME = 120
+_UPLOADS = "start_uploads"
 _UNSAFE = re.compile(r"[^\w.\- ()\[\]]")
 
 
 def upload() -> None:
     """Draw the field that takes files; what they hold is kept among this machine's runs and shown. Several files are ranks of one run."""
     types = [suffix.lstrip(".") for suffix in (SUFFIX, *SNAPSHOT_SUFFIXES)]
-    files = st.file_uploader("Files", type=types, accept_multiple_files=True, key="start_upload", label_visibility="collapsed")
+    number = session.recall(_UPLOADS, 0)
+    files = st.file_uploader("Files", type=types, accept_multiple_files=True, key=f"start_upload_{number}", label_visibility="collapsed")
     if not files:
         st.caption(
             f"A `{SUFFIX}` file, or what `torch.cuda.memory._dump_snapshot` or its viewer wrote; several files are the ranks of one run."
             " Files are read by a process of its own and never executed."
         )
         return
+    session.remember(_UPLOADS, number + 1)  # the next upload begins anew: a refused file does not join it
     with tempfile.TemporaryDirectory(prefix="headroom-") as name:
         folder = Path(name) / "Uploaded files"
         saved = [_saved(file, folder) for file in files]

@@ -12,7 +12,7 @@ from pathlib import Path
 from profiler.analysis.summary import summarize
 from profiler.cli.command import DONE, Commands, add_command, output_path, print_json, print_summary, require
 from profiler.cli.job import add_job_options, read_job
-from profiler.errors import JobFailed, StorageError
+from profiler.errors import JobFailed, SpecError, StorageError
 from profiler.jobs.manager import JobManager
 from profiler.jobs.run import Limits, RunState, RunStatus
 from profiler.storage import SUFFIX, read_recording
@@ -43,7 +43,8 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         manager.close()
     if status.state is not RunState.DONE or status.recording_path is None:
-        raise JobFailed(status.message or f"The run was {status.state}.")
+        kind = SpecError if status.refused else JobFailed
+        raise kind(status.message or f"The run was {status.state}.")
     path = _copied(status.recording_path, out) if out else status.recording_path
     summary = summarize(read_recording(path)) | {"path": str(path), "from_store": status.from_store}
     print_json(summary) if options.json else print_summary(summary, status.message)

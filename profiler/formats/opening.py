@@ -6,6 +6,7 @@ Files of other tools are only ever read by `profiler.formats.worker`.
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from profiler.errors import FormatError, StorageError
 from profiler.formats.ranks import merge_ranks
 from profiler.formats.worker import read_in_worker
 from profiler.recording import Recording
-from profiler.storage import PARTIAL_SUFFIX, SUFFIX, RunStore, read_recording, write_recording
+from profiler.storage import PARTIAL_SUFFIX, SUFFIX, RunStore, keeps_its_id, not_written, read_recording, write_recording
 
 SNAPSHOT_SUFFIXES = (".pickle", ".pkl", ".html", ".gz")
 """How snapshots are called; a file that is named by itself may be called anything."""
@@ -60,7 +61,14 @@ def import_file(path: Path, out: Path, reading: Reading | None = None, progress:
         FormatError: it is nothing that Headroom reads, or damaged.
     """
     if _is_recording(path):
-        return write_recording(read_recording(path), out)
+        recording = read_recording(path)
+        if path.is_dir() or not keeps_its_id(path):
+            return write_recording(recording, out)
+        try:
+            shutil.copyfile(path, out)  # byte for byte, so that links to it hold
+        except OSError as error:
+            raise not_written(out, error) from error
+        return recording
     return _converted(path, out, reading or Reading(), progress)
 
 

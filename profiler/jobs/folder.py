@@ -157,6 +157,7 @@ class RunFolder:
         order, progress, started = self.order(), self.progress(), standing.started
         num_steps = progress.num_steps if progress else order.job.workload.steps + order.job.workload.warmup_steps
         recording = Path(standing.recording) if standing.recording else None
+        outcome = self.outcome() if standing.state is RunState.FAILED else None
         return RunStatus(
             run_id=self.run_id,
             state=standing.state,
@@ -173,6 +174,7 @@ class RunFolder:
             recording_id=standing.recording_id,
             from_store=standing.from_store,
             queue_position=queue_position,
+            refused=outcome is not None and outcome.refused,
         )
 
     def _read(self, name: str, parse: Callable[[dict[str, Any]], _T]) -> _T:

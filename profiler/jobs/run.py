@@ -88,6 +88,8 @@ class RunStatus:
     """The result was there already and nothing was run."""
     queue_position: int | None = None
     """1 is next; None unless it waits here."""
+    refused: bool = False
+    """The worker found that the job is not possible: what was asked is to be changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,8 @@ class Outcome:
 
     done: bool
     message: str = ""
+    refused: bool = False
+    """The job is not possible."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.capture.progress import Progress
-from profiler.errors import HeadroomError
+from profiler.errors import HeadroomError, SpecError
 from profiler.jobs.folder import RunFolder
 from profiler.jobs.run import CAPTURE, Order, Outcome
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str], engine: Engine | None = None) -> int:
         run = engine or _load_engine(order)
         run(order.job, order.recording, key=order.key, progress=_Reporter(folder))
     except HeadroomError as error:
-        return _fail(folder, str(error), 2)
+        return _fail(folder, str(error), 2, refused=isinstance(error, SpecError))
     except Exception as error:  # noqa: BLE001  # whatever happens here is told to the user, with the traceback kept beside it
         traceback.print_exc()
         return _fail(folder, f"{type(error).__name__}: {error}".splitlines()[0], 1)
@@ -73,8 +73,8 @@ def _load_engine(order: Order) -> Engine:
     return engine
 
 
-def _fail(folder: RunFolder, message: str, exit_code: int) -> int:
-    folder.write_outcome(Outcome(done=False, message=message[:_MAX_MESSAGE]))
+def _fail(folder: RunFolder, message: str, exit_code: int, *, refused: bool = False) -> int:
+    folder.write_outcome(Outcome(done=False, message=message[:_MAX_MESSAGE], refused=refused))
     return exit_code
 
 

@@ -30,6 +30,7 @@ _MAX_MANIFEST_BYTES = 16 * MIB
 _MAX_TABLE_BYTES = 4 * GIB
 _MAX_ROWS = 20_000_000
 """Some 2,000 training steps; a table of more rows than this would need gigabytes of memory, however small its file is."""
+_ID_DIGITS = 16
 ROW_GROUP = 262_144
 
 
@@ -105,9 +106,8 @@ class ZipWriter:
 
     def finish(self, metadata: Metadata) -> Metadata:
         """Write the manifest and return the metadata with its id, the hash of all that was written."""
-        without_id = json.dumps(replace(metadata, id="").to_json(), sort_keys=True)
-        self._digest.update(without_id.encode())
-        metadata = replace(metadata, id=self._digest.hexdigest()[:16])
+        self._digest.update(_without_id(metadata))
+        metadata = replace(metadata, id=self._digest.hexdigest()[:_ID_DIGITS])
         manifest = {"headroom": SCHEMA_VERSION, "metadata": metadata.to_json()}
         member = zipfile.ZipInfo(MANIFEST, date_time=(1980, 1, 1, 0, 0, 0))
         self._zip.writestr(member, json.dumps(manifest, indent=1))
@@ -148,6 +148,29 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         raise not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keeps_its_id(path: Path) -> bool:
+    """Return whether a recording file is as Headroom wrote it: its id is the hash of what it holds.
+
+    Raises:
+        StorageError, FormatError: as `read_recording`.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file, _open_zip(file, path.name) as archive:
+            metadata = _read_manifest(archive, path.name)
+            for name in TABLES:
+                digest.update(archive.read(f"{name}.parquet"))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}. Check the path and its permissions.") from error
+    digest.update(_without_id(metadata))
+    return digest.hexdigest()[:_ID_DIGITS] == metadata.id
+
+
+def _without_id(metadata: Metadata) -> bytes:
+    """Return what of the metadata goes into the id."""
+    return json.dumps(replace(metadata, id="").to_json(), sort_keys=True).encode()
 
 
 def not_written(path: Path, error: Exception) -> StorageError:

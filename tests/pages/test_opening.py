@@ -28,7 +28,7 @@ TRAINING = pickle.dumps(snapshots.training())
 @pytest.mark.parametrize(("name", "content"), [("a.pickle", TRAINING), ("a.pkl", TRAINING), ("a.pickle.gz", gzip.compress(TRAINING))])
 def test_a_dropped_snapshot_is_kept_and_shown_in_timeline(opened: Open, home: Path, name: str, content: bytes) -> None:
     app = opened("start")
-    app.file_uploader(key="start_upload").set_value((name, content, "")).run()
+    app.file_uploader(key="start_upload_0").set_value((name, content, "")).run()
 
     (run,) = RunStore(home).list()
     assert run.metadata.provenance is Provenance.IMPORTED
@@ -42,7 +42,7 @@ def test_a_dropped_snapshot_is_kept_and_shown_in_timeline(opened: Open, home: Pa
 def test_several_dropped_files_are_the_ranks_of_one_run(opened: Open, home: Path) -> None:
     app = opened("start")
     files = [(f"run_rank{rank}.pickle", TRAINING, "") for rank in (1, 0)]
-    app.file_uploader(key="start_upload").set_value(files).run()
+    app.file_uploader(key="start_upload_0").set_value(files).run()
 
     (run,) = RunStore(home).list()
     assert run.metadata.title == "Uploaded files · 2 ranks · CUDA snapshots"
@@ -84,7 +84,7 @@ class Hostile:
 
 def test_a_snapshot_that_would_run_something_is_refused_with_a_sentence(opened: Open, home: Path, tmp_path: Path) -> None:
     app = opened("start")
-    app.file_uploader(key="start_upload").set_value(("bad.pickle", pickle.dumps(Hostile(tmp_path / "executed")), "")).run()
+    app.file_uploader(key="start_upload_0").set_value(("bad.pickle", pickle.dumps(Hostile(tmp_path / "executed")), "")).run()
 
     (error,) = app.error
     assert "bad.pickle" in error.value
@@ -98,7 +98,7 @@ def test_a_snapshot_that_would_run_something_is_refused_with_a_sentence(opened: 
 @pytest.mark.parametrize("name", ["../../etc/x.pickle", ".pickle", "a" * 300 + ".pickle", "a\nb.pickle", "<script>.pickle"])
 def test_a_file_is_put_aside_under_a_harmless_name(opened: Open, home: Path, name: str) -> None:
     app = opened("start")
-    app.file_uploader(key="start_upload").set_value((name, TRAINING, "")).run()
+    app.file_uploader(key="start_upload_0").set_value((name, TRAINING, "")).run()
 
     title = RunStore(home).list()[0].metadata.title
     assert title.endswith("pickle · CUDA snapshot")

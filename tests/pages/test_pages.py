@@ -60,7 +60,7 @@ def test_an_opened_file_is_stored_and_shown(opened: Open, home: Path, tmp_path: 
     recording = write_recording(builders.small_training(), path)
 
     app = opened("start")
-    app.file_uploader(key="start_upload").set_value(("mine.headroom", path.read_bytes(), "application/zip")).run()
+    app.file_uploader(key="start_upload_0").set_value(("mine.headroom", path.read_bytes(), "application/zip")).run()
 
     assert RunStore(home).find(recording.id)
     assert app.title[0].value == "Timeline"
@@ -69,10 +69,20 @@ def test_an_opened_file_is_stored_and_shown(opened: Open, home: Path, tmp_path: 
 
 def test_a_file_that_is_no_recording_is_refused_with_a_sentence_and_not_stored(opened: Open, home: Path) -> None:
     app = opened("start")
-    app.file_uploader(key="start_upload").set_value(("mine.headroom", b"PK not a zip", "application/zip")).run()
+    app.file_uploader(key="start_upload_0").set_value(("mine.headroom", b"PK not a zip", "application/zip")).run()
 
     assert "mine.headroom is not a Headroom recording" in app.error[0].value
     assert RunStore(home).list() == []
+
+
+def test_a_good_file_opens_after_a_bad_one(opened: Open, home: Path, tmp_path: Path) -> None:
+    recording = write_recording(builders.small_training(), tmp_path / "good.headroom")
+    app = opened("start")
+    app.file_uploader(key="start_upload_0").set_value(("bad.headroom", b"PK not a zip", "application/zip")).run()
+    app.run()
+    app.file_uploader(key="start_upload_1").set_value(("good.headroom", (tmp_path / "good.headroom").read_bytes(), "application/zip")).run()
+
+    assert app.query_params["recording"] == recording.id
 
 
 def test_monitor_shows_the_machine_and_a_recording_in_progress(opened: Open, home: Path) -> None:
