@@ -30,6 +30,7 @@ def explore() -> None:
     instant.panel(entry.id, timeline)
 
 
+session.let_paint()
 components.fragment(explore)
 st.page_link(
     "pages/allocator.py",

@@ -7,6 +7,7 @@ reload therefore need no code of their own. The session remembers each page's la
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ from profiler.storage import RunStore, read_recording
 _VISITED = "headroom_visited"
 _PAGE = "headroom_page"
 _THROUGH_APP = "headroom_through_app"
+_PAINTED = "headroom_painted"
+_PAINT_SECONDS = 0.4
 _MAX_OPEN = 4
 """Recordings kept in memory; one of a million events takes about 300 MB."""
 
@@ -146,6 +149,13 @@ def remember(key: str, value: Any) -> None:
 def recall(key: str, default: Any = None) -> Any:
     """Return what was kept, or a widget's value."""
     return st.session_state.get(key, default)
+
+
+def let_paint() -> None:
+    """Give a browser that has just connected the time to paint what was sent so far, before a large chart keeps it busy for a second."""
+    if not recall(_PAINTED):
+        remember(_PAINTED, True)
+        time.sleep(_PAINT_SECONDS)
 
 
 def theme() -> ThemeName:
