@@ -459,6 +459,17 @@ def test_a_run_that_fails_says_why_and_ends_with_3(run: Run, here: Path, fake_en
 
 
 @pytest.mark.slow
+def test_what_only_the_worker_can_refuse_is_bad_input_too(run: Run, here: Path) -> None:
+    config = {"model_type": "gptx", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 1000}
+    (here / "config.json").write_text(json.dumps(config | {"intermediate_size": 128, "max_position_embeddings": 256}))
+
+    result = run("profile", "--model", "config.json", "--batch", "1", "--seq", "16")
+
+    assert result.code == 2
+    assert "Unknown model_type 'gptx'. Did you mean 'gptj'?" in result.err
+
+
+@pytest.mark.slow
 def test_a_device_that_is_not_here_ends_with_3(run: Run) -> None:
     import torch
 
