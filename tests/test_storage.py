@@ -22,10 +22,8 @@ from profiler.storage import (
     merge_labels,
     read_metadata,
     read_recording,
-    read_recording_bytes,
     recover,
     write_recording,
-    write_recording_bytes,
 )
 from tests.builders import Tape, metadata, synthetic_recording
 
@@ -51,7 +49,6 @@ def test_a_recording_is_the_same_after_writing_and_reading(tmp_path: Path, small
     assert read.metadata == written.metadata
     assert len(read.id) == 16
     assert_same_tables(read, small)
-    assert_same_tables(read_recording_bytes(write_recording_bytes(small), "upload"), small)
 
 
 def test_equal_content_has_equal_ids_and_other_content_another(tmp_path: Path, small: Recording) -> None:
@@ -69,16 +66,19 @@ def test_pandas_alone_reads_the_tables(tmp_path: Path, small: Recording) -> None
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_a_damaged_file_is_refused_in_a_sentence_or_reads_as_it_was(small: Recording, seed: int) -> None:
-    data = bytearray(write_recording_bytes(small))
+def test_a_damaged_file_is_refused_in_a_sentence_or_reads_as_it_was(tmp_path: Path, small: Recording, seed: int) -> None:
+    path = tmp_path / "damaged.headroom"
+    write_recording(small, path)
+    data = bytearray(path.read_bytes())
     chance = random.Random(seed)
     if chance.random() < 0.3:
         data = data[: chance.randrange(len(data))]
     for _ in range(chance.randrange(1, 4)):
         if data:
             data[chance.randrange(len(data))] = chance.randrange(256)
+    path.write_bytes(data)
     try:
-        read = read_recording_bytes(bytes(data), "damaged.headroom")
+        read = read_recording(path)
     except FormatError as error:
         assert "damaged.headroom" in str(error)
     else:
@@ -272,6 +272,32 @@ def test_the_store_lists_newest_first_and_finds_by_id_and_key(tmp_path: Path) ->
     assert found is not None
     assert found.metadata.created.startswith("2026-01-03")
     assert store.find_key("other") is None
+
+
+def test_two_that_store_at_the_same_time_do_not_meet(tmp_path: Path, small: Recording) -> None:
+    store, other = RunStore(tmp_path), synthetic_recording(50, seed=1)
+
+    def meanwhile(path: Path) -> Recording:
+        written = write_recording(small, path)
+        RunStore(tmp_path).add(other)
+        return written
+
+    first = store.keep(meanwhile)
+
+    assert {run.path.name for run in store.list()} == {f"{run.metadata.id}.headroom" for run in store.list()}
+    assert len(store.list()) == 2
+    assert_same_tables(read_recording(tmp_path / "runs" / f"{first.id}.headroom"), small)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"], "nothing is left behind"
+
+
+def test_what_cannot_be_made_leaves_the_store_as_it_was(tmp_path: Path, small: Recording) -> None:
+    def half(path: Path) -> Recording:
+        path.write_bytes(b"half")
+        raise FormatError("no")
+
+    with pytest.raises(FormatError, match="no"):
+        RunStore(tmp_path).keep(half)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
 
 
 def test_what_a_failed_run_left_is_listed_but_answers_no_job(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from pages.shared import components, session
+from profiler.capture.surroundings import library_versions
 from profiler.devices import this_machine
-from profiler.jobs.key import versions
 from profiler.units import format_bytes
 
 
@@ -17,7 +17,7 @@ def facts() -> None:
         ("Processor", f"{machine.cpu}, {machine.num_cores} cores"),
         ("Memory", f"{format_bytes(machine.available_bytes)} free of {format_bytes(machine.total_bytes)}"),
         *_gpus(),
-        *((name.capitalize(), version) for name, version in versions().items()),
+        *((name.capitalize(), version) for name, version in library_versions().items()),
         ("System", f"{machine.platform}, Python {machine.python}"),
         ("Runs are kept in", str(session.store().home.resolve())),
     ]

@@ -24,7 +24,7 @@ def describe_run(gpu: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Headroom, torch and, where it is installed, transformers."""
+    """Return the versions of Headroom and, where they are installed, of torch and transformers; neither is imported."""
     versions = {"headroom": __version__}
     for library in _LIBRARIES:
         try:

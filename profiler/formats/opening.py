@@ -79,15 +79,7 @@ def keep_file(path: Path, store: RunStore, reading: Reading | None = None, progr
         StorageError: it cannot be read, or the store not written.
         FormatError: it is nothing that Headroom reads, or damaged.
     """
-    store.new_path("any")  # makes the store's folder, or says why it cannot be
-    try:
-        with tempfile.TemporaryDirectory(prefix="incoming-", dir=store.home) as folder:
-            out = Path(folder) / f"recording{SUFFIX}"
-            recording = import_file(path, out, reading, progress)
-            out.replace(store.new_path(recording.id))
-    except OSError as error:
-        raise StorageError(f"{store.home} cannot be written: {error.strerror}. Free some space or set HEADROOM_HOME.") from error
-    return recording
+    return store.keep(lambda out: import_file(path, out, reading, progress))
 
 
 def snapshots_in(folder: Path) -> dict[int, Path]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from profiler.capture.nvml import Nvml
+from profiler.capture.surroundings import library_versions
 from profiler.devices import this_machine
 from profiler.jobs.run import CAPTURE
 from profiler.spec import Job, canonical_json
-
-LIBRARIES = ("torch", "transformers")
 
 
 def run_key(job: Job, engine: str = CAPTURE) -> str:
@@ -33,26 +31,18 @@ def run_key(job: Job, engine: str = CAPTURE) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of torch and transformers without importing them, and Headroom's; ``absent`` where one is not installed."""
-    return {name: _version(name) for name in LIBRARIES} | {"headroom": headroom_version()}
+    """Return what results depend on beside the question: the versions of the libraries, and a digest of Headroom's code."""
+    return library_versions() | {"headroom": source_digest()}
 
 
 @cache
-def headroom_version() -> str:
-    """Return a digest of the source of this package: any change of the code gives another version."""
+def source_digest() -> str:
+    """Return a digest of the source of this package: any change of the code gives another one."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-@cache
-def _version(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _gpu_names(device: str) -> list[str]:

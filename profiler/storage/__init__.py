@@ -9,16 +9,7 @@ from pathlib import Path
 
 from profiler.errors import StorageError
 from profiler.recording import Recording
-from profiler.storage.file import (
-    SUFFIX,
-    keeps_its_id,
-    not_written,
-    read_metadata,
-    read_recording_bytes,
-    read_zip,
-    write_recording,
-    write_recording_bytes,
-)
+from profiler.storage.file import SUFFIX, keeps_its_id, not_written, read_metadata, read_zip, write_recording
 from profiler.storage.partial import LABELS, PARTIAL_SUFFIX, RecordingWriter, merge_labels, read_partial, recover
 from profiler.storage.store import RunStore, StoredRun
 
@@ -34,10 +25,8 @@ __all__ = [
     "not_written",
     "read_metadata",
     "read_recording",
-    "read_recording_bytes",
     "recover",
     "write_recording",
-    "write_recording_bytes",
 ]
 
 

@@ -34,15 +34,6 @@ _ID_DIGITS = 16
 ROW_GROUP = 262_144
 
 
-def read_recording_bytes(data: bytes, name: str) -> Recording:
-    """Return the recording in an uploaded file's bytes; ``name`` is what messages call it.
-
-    Raises:
-        FormatError: it is not a recording, is truncated, or of a newer schema.
-    """
-    return read_zip(io.BytesIO(data), name)
-
-
 def read_metadata(path: Path) -> Metadata:
     """Return only the metadata of a recording file; fast enough for a list of thousands.
 
@@ -69,17 +60,6 @@ def write_recording(recording: Recording, path: Path | str) -> Recording:
                 sink.write_table(getattr(recording, name), row_group_size=ROW_GROUP)
         metadata = writer.finish(recording.metadata)
     return replace(recording, metadata=metadata)
-
-
-def write_recording_bytes(recording: Recording) -> bytes:
-    """Return the bytes of the recording file, for a download."""
-    buffer = io.BytesIO()
-    with ZipWriter(buffer) as writer:
-        for name in TABLES:
-            with writer.table(name) as sink:
-                sink.write_table(getattr(recording, name), row_group_size=ROW_GROUP)
-        writer.finish(recording.metadata)
-    return buffer.getvalue()
 
 
 class ZipWriter:

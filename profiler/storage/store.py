@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import os
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +68,28 @@ class RunStore:
         Raises:
             StorageError: the store is read-only or full.
         """
-        stored = write_recording(recording, self.new_path("incoming"))
-        self.new_path("incoming").replace(self.new_path(stored.id))
-        return stored
+        return self.keep(lambda path: write_recording(recording, path))
+
+    def keep(self, write: Callable[[Path], Recording]) -> Recording:
+        """Store the file that ``write`` makes under the id of the recording that it returns, and return that.
+
+        Each file is made in a folder of its own and moved once it is whole, so that those who store at the same time do not meet.
+
+        Args:
+            write: makes a recording file of the path that it is given.
+
+        Raises:
+            StorageError: the store is read-only or full.
+        """
+        self.new_path("any")  # makes the store's folder, or says why it cannot be
+        try:
+            with tempfile.TemporaryDirectory(prefix="incoming-", dir=self.home) as folder:
+                made = Path(folder) / f"recording{SUFFIX}"
+                recording = write(made)
+                made.replace(self.new_path(recording.id))
+        except OSError as error:
+            raise not_written(self.runs, error) from error
+        return recording
 
     def partials(self) -> builtins.list[Path]:
         """Return the folders of recordings in progress."""

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from profiler import __version__
+from profiler.capture.surroundings import library_versions
 from profiler.jobs import key as key_module
-from profiler.jobs.key import headroom_version, run_key, versions
+from profiler.jobs.key import run_key, source_digest, versions
 from profiler.spec import Job, Model, Toggle, Workload
 
 JOB = Job(model=Model(name="tiny-gpt2"))
@@ -60,7 +62,10 @@ def test_the_gpus_of_the_machine_are_part_of_a_measured_cuda_run(monkeypatch: py
     assert len(keys) == 3
 
 
-def test_versions_name_the_installed_libraries() -> None:
-    assert set(versions()) == {"torch", "transformers", "headroom"}
-    assert versions()["torch"].startswith("2.")
-    assert versions()["headroom"] == headroom_version() != ""
+def test_the_versions_are_those_of_the_installed_libraries_and_of_the_code_itself() -> None:
+    installed = library_versions()
+
+    assert set(installed) == {"torch", "transformers", "headroom"}
+    assert versions() == {**installed, "headroom": source_digest()}
+    assert installed["torch"].startswith("2.")
+    assert installed["headroom"] == __version__ != source_digest()
