@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "planner compression",
         "analysis estimate",
         "capture simulate formats",
+        "tracing",
         "allocator optimizations",
         "workloads",
         "models",

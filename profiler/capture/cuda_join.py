@@ -9,29 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from profiler.capture.cuda_history import MAX_ENTRIES, Entry, HeldSegment, Snapshot
-from profiler.capture.segments import Reserved, SegmentRows
 from profiler.capture.stacks import Stacks
-from profiler.capture.window import Allocation, FreeCompleted, MemoryEvent, RawWindow
 from profiler.recording import Action
+from profiler.tracing.raw import Allocation, ExistingBlock, FreeCompleted, MemoryEvent, RawWindow
+from profiler.tracing.segments import Reserved, SegmentRows
 
 _ROUNDING_BYTES = 512
 _MAX_OOMS = 10
-
-
-class ExistingBlock(NamedTuple):
-    """A block that the allocator holds when the recording begins."""
-
-    device: int
-    address: int
-    num_bytes: int
-    allocation: Allocation
-    freed: bool
-    """Its free was requested and not completed."""
 
 
 class CudaJoin:

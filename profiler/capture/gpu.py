@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from profiler.capture.convert import Converter
 from profiler.capture.cuda_history import CudaHistory, why_no_history
 from profiler.capture.cuda_join import CudaJoin
 from profiler.capture.nvml import Nvml
-from profiler.capture.window import RawWindow
-from profiler.capture.workspaces import workspace_sizes
+from profiler.tracing.convert import Converter
+from profiler.tracing.raw import RawWindow
+from profiler.tracing.workspaces import workspace_sizes
 
 
 class GpuCapture:

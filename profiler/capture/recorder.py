@@ -19,16 +19,17 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from profiler.capture.convert import Converter
 from profiler.capture.gpu import GpuCapture, describe_gpu
-from profiler.capture.hooks import Hooks
-from profiler.capture.notes import Label, Notebook, label
+from profiler.capture.notebook import ProfilerNotebook
 from profiler.capture.samplers import Sampler
 from profiler.capture.surroundings import describe_run
 from profiler.capture.window import Window
 from profiler.errors import CaptureUnavailable, SpecError
 from profiler.recording import SCALARS, Metadata, Phase, Provenance, Role
 from profiler.storage import RecordingWriter
+from profiler.tracing.convert import Converter
+from profiler.tracing.hooks import Hooks
+from profiler.tracing.notes import Label
 
 _MAX_WINDOW_SECONDS = 10.0
 """A window of a program that never steps is cut at the next forward after so long, so that memory stays flat."""
@@ -71,7 +72,7 @@ class Recorder:
             **{**describe_run(describe_gpu() if on_gpu else None), **metadata},
         )
         self._writer.describe(self._metadata)
-        self._notebook = Notebook()
+        self._notebook = ProfilerNotebook()
         self._hooks = Hooks(self._notebook, self._before_forward)
         self._sampler = Sampler()
         self._origin_ns = time.time_ns()
@@ -202,7 +203,7 @@ class Recorder:
         labels = []
         for tensor in gc.get_objects():
             if issubclass(type(tensor), torch.Tensor):
-                labels += label(tensor, Role.NONE)
+                labels += self._notebook.label(tensor, Role.NONE)
                 self._hooks.watch(tensor)
         return labels
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from profiler.capture.notes import PREFIX, Note
+from profiler.capture.notebook import PREFIX
 from profiler.errors import CaptureUnavailable
+from profiler.tracing.notes import Note
+from profiler.tracing.raw import Call, Interval, MemoryEvent, NoteEvent, RawWindow
 
 _EventType = torch._C._profiler._EventType
 _BACKWARD_NODE = "autograd::engine::evaluate_function: "
@@ -33,78 +34,6 @@ _ALLOCATING_LEAVES = frozenset(
     )
 )
 """Operators that only make room for another's result; the operator that wanted it is named instead."""
-
-
-class Allocation(NamedTuple):
-    """What the CUDA allocator's own history adds to a memory event."""
-
-    requested_bytes: int
-    stream: int
-    segment: int | None
-    """Address of the reserved range that holds the block."""
-    stack: int | None
-
-
-class MemoryEvent(NamedTuple):
-    """Torch's own memory event, and where it happened."""
-
-    time_ns: int
-    pointer: int
-    num_bytes: int
-    """Negative when freed. On a GPU the bytes of the block, not what was asked for."""
-    total_allocated: int | None
-    """Torch's own sum after this event; None where only the allocator's history saw it."""
-    device: int
-    module: str | None = None
-    operator: str | None = None
-    in_backward: bool = False
-    recomputed: bool = False
-    total_reserved: int = 0
-    allocation: Allocation | None = None
-
-
-class FreeCompleted(NamedTuple):
-    """No stream uses a freed block any more; only the CUDA allocator's history tells."""
-
-    time_ns: int
-    pointer: int
-    device: int
-
-
-class NoteEvent(NamedTuple):
-    """A note's place in time; of an interval, its end."""
-
-    time_ns: int
-    note: Note
-
-
-class Interval(NamedTuple):
-    """A named stretch of time."""
-
-    kind: str
-    name: str
-    start_ns: int
-    end_ns: int
-
-
-class Call(NamedTuple):
-    """One operator call that a module, the autograd engine or the script made directly."""
-
-    time_ns: int
-    duration_ns: int
-    module: str | None
-    operator: str
-
-
-@dataclass
-class RawWindow:
-    """Everything that one window saw, in the order of time."""
-
-    start_ns: int
-    end_ns: int
-    events: list[MemoryEvent | FreeCompleted | NoteEvent] = field(default_factory=list)
-    intervals: list[Interval] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
 
 
 class Window:

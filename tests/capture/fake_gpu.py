@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from profiler.capture.window import MemoryEvent, RawWindow
+from profiler.tracing.raw import MemoryEvent, RawWindow
 
 SECOND = 10**9
 _ROUNDING, _SMALL, _SMALL_SEGMENT, _LARGE_SEGMENT = 512, 2**20, 2 * 2**20, 20 * 2**20

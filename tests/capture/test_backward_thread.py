@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from profiler import read_recording
-from profiler.capture.notes import Note
 from profiler.capture.window import _EventType, _Walk
 from profiler.recording import Role
+from profiler.tracing.notes import Note
 from tests.conftest import ROOT
 
 SCRIPT = """

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from profiler.analysis.blocks import Blocks, Lane
 from profiler.analysis.timeline import Timeline
 from profiler.capture import cuda_join
-from profiler.capture.convert import Converter, Structure
 from profiler.capture.cuda_history import read_snapshot
 from profiler.capture.cuda_join import CudaJoin
-from profiler.capture.notes import Label, Note
-from profiler.capture.segments import Reserved
 from profiler.capture.stacks import Stacks
-from profiler.capture.window import MemoryEvent, NoteEvent
-from profiler.capture.workspaces import configured_size
 from profiler.recording import STACKS, Metadata, Provenance, Recording, Role
+from profiler.tracing.convert import Converter
+from profiler.tracing.notes import Label, Note
+from profiler.tracing.raw import MemoryEvent, NoteEvent, Structure
+from profiler.tracing.segments import Reserved
+from profiler.tracing.workspaces import configured_size
 from profiler.units import MIB
 from tests.capture.fake_gpu import SECOND, FakeGpu
 

@@ -18,9 +18,9 @@ from profiler.analysis.blocks import Lane
 from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
 from profiler.capture.engine import capture_job
-from profiler.capture.workspaces import workspace_sizes
 from profiler.recording import Recording, Role
 from profiler.spec import Job, Model, Workload, WorkloadKind
+from profiler.tracing.workspaces import workspace_sizes
 from tests.capture.networks import Mlp, Residual, train_step
 
 pytestmark = [

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from profiler.capture.notes import Label
-from profiler.capture.window import Allocation, Interval
 from profiler.recording import EVENTS, Action, Phase, Role
+from profiler.tracing.notes import Label
+from profiler.tracing.raw import Allocation, Interval
 from profiler.units import MIB
 
 _SMALL_POOL_BYTES = MIB

@@ -17,9 +17,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.modules import module as module_hooks
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
-from profiler.capture.convert import Structure
-from profiler.capture.notes import Label, Note, Notebook, label, place_of, plain_tensors, tensors_in
 from profiler.recording import Role
+from profiler.tracing.notes import Label, Note, Notebook, plain_tensors, tensors_in
+from profiler.tracing.raw import Structure
 
 
 class Hooks:
@@ -32,6 +32,7 @@ class Hooks:
 
     def __init__(self, notebook: Notebook, before_forward: Callable[[], None]) -> None:
         self._notebook = notebook
+        self.label = notebook.label
         self._before_forward = before_forward
         self._running = _Running()
         self._paths: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
@@ -80,23 +81,23 @@ class Hooks:
         for parameter in _parameters(optimizer):
             name = self._parameter_names.get(id(parameter))
             if name is None and self._models:
-                labels += label(parameter, Role.MASTER_PARAMETER)
+                labels += self.label(parameter, Role.MASTER_PARAMETER)
             for key, value in optimizer.state.get(parameter, {}).items():
                 for tensor in tensors_in(value):
-                    labels += label(tensor, Role.OPTIMIZER_STATE, f"{name}.{key}" if name else key)
+                    labels += self.label(tensor, Role.OPTIMIZER_STATE, f"{name}.{key}" if name else key)
         self.write(labels)
 
     def note_inputs(self, value: Any) -> None:
         """Note the tensors of a batch; those from foreign memory are watched, since torch will not report their end."""
         for tensor in tensors_in(value):
             if not tensor.requires_grad:
-                self.write(label(tensor, Role.INPUT))
+                self.write(self.label(tensor, Role.INPUT))
                 self.watch(tensor)
 
     def watch(self, tensor: torch.Tensor) -> None:
         """Note the moment at which the tensor's memory is let go."""
         for inner in plain_tensors(tensor):
-            storage, pointer = place_of(inner)
+            storage, pointer = self._notebook.place_of(inner)
             if storage is not None and pointer not in self._watched:
                 self._watched[pointer] = weakref.ref(storage, partial(self._gone, pointer))
 
@@ -131,20 +132,20 @@ class Hooks:
             return
         note, interval = self._running.modules.pop()
         for tensor in tensors_in(output):
-            note.labels += label(tensor, Role.NONE)
+            note.labels += self.label(tensor, Role.NONE)
         if not self._running.modules and not _in_backward():
-            note.labels += [found for tensor in cache_tensors(output) for found in label(tensor, Role.KV_CACHE)]
+            note.labels += [found for tensor in cache_tensors(output) for found in self.label(tensor, Role.KV_CACHE)]
         interval.__exit__(None, None, None)
 
     def _saved(self, tensor: torch.Tensor) -> torch.Tensor:
-        self.write(label(tensor, Role.SAVED))
+        self.write(self.label(tensor, Role.SAVED))
         return tensor.detach()  # an operator's own output would hold the node that holds it: a cycle that nothing frees
 
     def _saved_by_inner(self, tensor: torch.Tensor, packed: Any) -> None:
-        labels = label(tensor, Role.SAVED_BY_HOOK)
+        labels = self.label(tensor, Role.SAVED_BY_HOOK)
         for kept in tensors_in(packed):
-            elsewhere = place_of(kept)[1] != place_of(tensor)[1]
-            labels += label(kept, Role.OFFLOADED if elsewhere else Role.SAVED)
+            elsewhere = self._notebook.place_of(kept)[1] != self._notebook.place_of(tensor)[1]
+            labels += self.label(kept, Role.OFFLOADED if elsewhere else Role.SAVED)
         self.write(labels)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -176,7 +177,7 @@ class _Model:
             return
         named: list[tuple[str, torch.Tensor, Role]] = [(name, parameter, Role.PARAMETER) for name, parameter in model.named_parameters()]
         named += [(name, buffer, Role.BUFFER) for name, buffer in model.named_buffers()]
-        labels = [found for name, tensor, role in named for found in label(tensor, role, name)]
+        labels = [found for name, tensor, role in named for found in self._hooks.label(tensor, role, name)]
         pointers = tuple(found.pointer for found in labels)
         if pointers == self._pointers:
             return
@@ -184,7 +185,7 @@ class _Model:
         for name, parameter in model.named_parameters():
             self.names[id(parameter)] = name
             if parameter.grad is not None:
-                labels += label(parameter.grad, Role.GRADIENT, f"{name}.grad")
+                labels += self._hooks.label(parameter.grad, Role.GRADIENT, f"{name}.grad")
             if parameter.requires_grad and parameter.is_leaf and id(parameter) not in self._handles:
                 register = parameter.register_post_accumulate_grad_hook
                 self._handles[id(parameter)] = register(self._accumulated)  # type: ignore[no-untyped-call]
@@ -197,7 +198,7 @@ class _Model:
         gradient = parameter.grad
         if gradient is None:
             return
-        self._hooks.write(label(gradient, Role.GRADIENT, f"{self.names.get(id(parameter), 'parameter')}.grad"))
+        self._hooks.write(self._hooks.label(gradient, Role.GRADIENT, f"{self.names.get(id(parameter), 'parameter')}.grad"))
 
     def remove(self) -> None:
         """Take the hooks off the parameters."""

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 
-from profiler.capture.cuda_join import ExistingBlock
-from profiler.capture.notes import Label, Note
-from profiler.capture.phases import output_intervals, phase_intervals
-from profiler.capture.rows import Block, EventRows, microseconds, phase_names, to_columns
-from profiler.capture.window import FreeCompleted, Interval, MemoryEvent, RawWindow
-from profiler.capture.workspaces import is_workspace
 from profiler.recording import MARKS, OPERATORS, Action, Role
 from profiler.storage import LABELS
+from profiler.tracing.notes import Label, Note
+from profiler.tracing.phases import output_intervals, phase_intervals
+from profiler.tracing.raw import ExistingBlock, FreeCompleted, Interval, MemoryEvent, RawWindow, Structure
+from profiler.tracing.rows import Block, EventRows, microseconds, phase_names, to_columns
+from profiler.tracing.workspaces import is_workspace
 
 _LASTING = int(Role.PARAMETER | Role.MASTER_PARAMETER | Role.BUFFER | Role.GRADIENT | Role.OPTIMIZER_STATE | Role.INPUT)
 """Roles of tensors that count although torch never reported them: made before the recording, or in mapped or foreign memory."""
-
-
-@dataclass(frozen=True)
-class Structure:
-    """What the hooks know of the models."""
-
-    output_layers: frozenset[str]
-    leaves: frozenset[str]
 
 
 class Converter:
@@ -233,6 +222,8 @@ def _operators(raw: RawWindow, origin_ns: int, step: int, rank: int, phases: lis
         "phase": phase_names(times, phases),
         "module": [call.module for call in calls],
         "operator": [call.operator for call in calls],
+        "flops": [call.flops for call in calls],
+        "bytes": [call.num_bytes for call in calls],
     }
     return to_columns(OPERATORS, columns, len(calls))
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from profiler.capture.rows import microseconds, to_columns
 from profiler.recording import SEGMENTS
+from profiler.tracing.rows import microseconds, to_columns
 
 
 class Reserved:

@@ -1,13 +1,13 @@
-"""What Python knows, written into the profiler's own trace: one clock and one order for allocations and for what they are.
+"""What Python knows of a run, as notes between the allocations: which module runs, what a tensor is for, where a phase ends.
 
-A note is a profiler event whose name is a number; its content stays in a Python list. When the trace is read back, the note stands exactly
-between the allocations that came before and after it, so a pointer in it names the block that was alive at that moment. Aligning two
-clocks could not promise that.
+Every engine keeps its own notebook. Measured, a note is written into the profiler's own trace, so that it stands exactly between the
+allocations that came before and after it; simulated, it goes into the same list as they. A pointer in it names the block that was alive
+at that moment. Aligning two clocks could not promise that.
 """
 
 from __future__ import annotations
 
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +16,6 @@ from typing import Any, NamedTuple
 import torch
 
 from profiler.recording import Role
-
-PREFIX = "headroom:"
-_RecordFunction = torch._C._profiler._RecordFunctionFast
 
 
 class Label(NamedTuple):
@@ -44,31 +41,24 @@ class Note:
     pointer: int = 0
 
 
-class Notebook:
-    """The notes of one profiler window."""
+class Notebook(ABC):
+    """Where an engine keeps what Python tells while a workload runs; knows the place of a tensor in that engine's memory."""
 
-    def __init__(self) -> None:
-        self._notes: list[Note] = []
-        self._lock = threading.Lock()
-        """A note's number is its place, also where backward writes from a thread of its own."""
+    @abstractmethod
+    def open(self, note: Note) -> Any:
+        """Begin an interval at this moment; the returned object's ``__exit__`` ends it."""
 
-    def turn_page(self) -> list[Note]:
-        """Return the notes since the last call and begin anew, at the border of two windows."""
-        notes, self._notes = self._notes, []
-        return notes
+    @abstractmethod
+    def place_of(self, tensor: torch.Tensor) -> tuple[torch.UntypedStorage | None, int]:
+        """Return a plain tensor's storage and address; no storage where it holds no memory."""
+
+    @abstractmethod
+    def device_of(self, tensor: torch.Tensor) -> int:
+        """Return the index of the GPU that holds a tensor; -1 for the host."""
 
     def write(self, note: Note) -> None:
         """Put a note at this moment."""
         self.open(note).__exit__(None, None, None)
-
-    def open(self, note: Note) -> Any:
-        """Begin an interval; the returned object's ``__exit__`` ends it."""
-        with self._lock:
-            number = len(self._notes)
-            self._notes.append(note)
-        interval = _RecordFunction(f"{PREFIX}{number}")
-        interval.__enter__()
-        return interval
 
     @contextmanager
     def interval(self, kind: str, name: str) -> Iterator[Note]:
@@ -80,28 +70,16 @@ class Notebook:
         finally:
             opened.__exit__(None, None, None)
 
-
-def label(tensor: torch.Tensor, roles: Role, name: str | None = None) -> list[Label]:
-    """Return one label for each storage that ``tensor`` holds: one, or those inside a wrapper subclass or a sparse tensor."""
-    labels = []
-    for inner in plain_tensors(tensor):
-        storage, pointer = place_of(inner)
-        if storage is not None:
-            shape = "x".join(map(str, inner.shape))
-            dtype = str(inner.dtype).removeprefix("torch.")
-            device = inner.device.index or 0 if inner.device.type == "cuda" else -1
-            labels.append(Label(pointer, storage.nbytes(), device, int(roles), dtype, shape, name))
-    return labels
-
-
-def place_of(tensor: torch.Tensor) -> tuple[torch.UntypedStorage | None, int]:
-    """Return a tensor's storage and address; no storage where it holds no memory, as fake, functional and empty tensors do."""
-    try:
-        storage = tensor.untyped_storage()
-        pointer = storage.data_ptr()
-    except (RuntimeError, NotImplementedError):
-        return None, 0
-    return (storage, pointer) if pointer else (None, 0)
+    def label(self, tensor: torch.Tensor, roles: Role, name: str | None = None) -> list[Label]:
+        """Return one label for each storage that ``tensor`` holds: one, or those inside a wrapper subclass or a sparse tensor."""
+        labels = []
+        for inner in plain_tensors(tensor):
+            storage, pointer = self.place_of(inner)
+            if storage is not None:
+                shape = "x".join(map(str, inner.shape))
+                dtype = str(inner.dtype).removeprefix("torch.")
+                labels.append(Label(pointer, storage.nbytes(), self.device_of(inner), int(roles), dtype, shape, name))
+        return labels
 
 
 def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:

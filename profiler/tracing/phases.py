@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import pairwise
 
-from profiler.capture.window import Interval, RawWindow
 from profiler.recording import Phase
+from profiler.tracing.raw import Interval, RawWindow
 
 _TORCH_PHASES = {"Optimizer.step#": Phase.OPTIMIZER, "Optimizer.zero_grad#": Phase.ZERO_GRAD}
 FORWARD_PHASES = frozenset({Phase.FORWARD, Phase.PREFILL, Phase.DECODE})

@@ -1,0 +1,1 @@
+"""What engines see while a workload runs, and its way into a recording's tables."""
