@@ -97,13 +97,19 @@ class CachingAllocator:
         if block.waiting:
             self.free_later(block)
         else:
-            self._request_free(block)
+            block.allocated = False
+            stats = self.stats
+            stats.allocated_bytes -= block.size
+            stats.requested_bytes -= block.requested
             self._complete_free(block)
 
     def free_later(self, block: Block) -> None:
         """The tensor is gone, but a stream still uses the block: no longer allocated, still active."""
-        self._request_free(block)
-        block.waiting = block.waiting or {block.stream}
+        block.allocated = False
+        stats = self.stats
+        stats.allocated_bytes -= block.size
+        stats.requested_bytes -= block.requested
+        block.waiting = block.waiting or {block.segment.stream}
         self._waiting[block] = None
 
     def complete_free(self, block: Block) -> None:
@@ -146,19 +152,14 @@ class CachingAllocator:
             block = block.next
         return found
 
-    def _request_free(self, block: Block) -> None:
-        block.allocated = False
-        self.stats.allocated_bytes -= block.size
-        self.stats.requested_bytes -= block.requested
-
     def _complete_free(self, block: Block) -> None:
-        pool = block.pool
+        segment = block.segment
+        pool = segment.pool
         block.waiting = None
         self.stats.active_bytes -= block.size
-        pool.absorb(block, block.prev)
-        pool.absorb(block, block.next)
+        pool.join(block)
         if block.prev is None:
-            self.segments[block.segment.address] = block
+            self.segments[segment.address] = block
         pool.put(block)
 
     def _best_fit(self, pool: Pool, size: int, stream: int) -> Block | None:
@@ -169,17 +170,17 @@ class CachingAllocator:
         if free is None:
             return None
         place = free.place_of(size)
-        if place == len(free):
+        if place == len(free.blocks):
             return None
-        block = free.at(place)
+        block = free.blocks[place]
         if block.segment.expandable:
             if self.config.expandable_segments:
-                block = expandable.best_fit(free, place)
+                block = expandable.best_fit(free.blocks, place)
             else:
-                place = next((i for i in range(place + 1, len(free)) if not free.at(i).segment.expandable), -1)
-                if place < 0:
+                whole = next((found for found in free.blocks[place + 1 :] if not found.segment.expandable), None)
+                if whole is None:
                     return None
-                block = free.at(place)
+                block = whole
         limit = self.config.max_split_size_bytes
         if limit is not None and self._oversize(block, size, limit):
             return None
@@ -213,8 +214,8 @@ class CachingAllocator:
             return expandable.allocate(self, pool, size, stream)
         if not self.driver.reserve(num_bytes):
             return None
-        segment = Segment(self.driver.address_for(num_bytes), num_bytes)
-        block = self.segments[segment.address] = Block(segment, pool, stream, segment.address, num_bytes)
+        segment = Segment(pool, stream, self.driver.address_for(num_bytes), num_bytes)
+        block = self.segments[segment.address] = Block(segment, segment.address, num_bytes)
         self.grew("segment_alloc", segment.address, num_bytes, stream)
         return block
 
@@ -255,14 +256,14 @@ class CachingAllocator:
         limit = self.config.max_split_size_bytes or 0
         wanted = max(size, limit)
         free = pool.free.get(stream)
-        if free is None or not len(free):
+        if free is None:
             return False
         place = free.place_of(wanted)
-        if place < len(free) and not free.at(place).segment.expandable:
-            self.release_segment(free.at(place))
+        if place < len(free.blocks) and not free.blocks[place].segment.expandable:
+            self.release_segment(free.blocks[place])
             return True
         released = 0
-        for block in reversed(free.blocks()[:place]):
+        for block in reversed(free.blocks[:place]):
             if released >= wanted or block.size < limit:
                 break
             if not block.segment.expandable:
@@ -295,7 +296,7 @@ class CachingAllocator:
             segment_bytes=segment_bytes(size, self.config),
             reserved_bytes=self.stats.reserved_bytes,
             allocated_bytes=self.stats.allocated_bytes,
-            largest_free_bytes=free.at(len(free) - 1).size if free is not None and len(free) else 0,
+            largest_free_bytes=free.blocks[-1].size if free is not None and free.blocks else 0,
             capacity_bytes=self.driver.capacity_bytes if self.allowed_bytes is None else self.allowed_bytes,
         )
 

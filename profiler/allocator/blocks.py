@@ -4,34 +4,52 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-_ADDRESS_BITS = 60
+ADDRESS_BITS = 60
 """A free block's key is ``size << 60 | address``: one integer orders by size, then address."""
 
 
 class Segment:
-    """A range obtained from the driver; an expandable one is a range of addresses of which pages are mapped as needed."""
+    """A range obtained from the driver; an expandable one is a range of addresses of which pages are mapped as needed.
 
-    __slots__ = ("address", "bytes", "expandable", "page_bytes")
+    All its blocks are of one pool and one stream.
+    """
 
-    def __init__(self, address: int, num_bytes: int, *, expandable: bool = False, page_bytes: int = 0) -> None:
+    __slots__ = ("address", "bytes", "expandable", "free", "page_bytes", "pool", "stream")
+
+    def __init__(self, pool: Pool, stream: int, address: int, num_bytes: int, *, expandable: bool = False, page_bytes: int = 0) -> None:
+        self.pool, self.stream = pool, stream
         self.address, self.bytes, self.expandable, self.page_bytes = address, num_bytes, expandable, page_bytes
+        self.free = pool.free.setdefault(stream, FreeList())
+        """Where its free blocks are listed."""
 
 
 class Block:
     """A piece of a segment: allocated, free, waiting for another stream, or not mapped."""
 
-    __slots__ = ("address", "allocated", "born", "mapped", "next", "pool", "prev", "requested", "segment", "size", "stream", "waiting")
+    __slots__ = ("address", "allocated", "born", "key", "mapped", "next", "prev", "requested", "segment", "size", "waiting")
 
-    def __init__(self, segment: Segment, pool: Pool, stream: int, address: int, size: int, *, mapped: bool = True) -> None:
-        self.segment, self.pool, self.stream = segment, pool, stream
+    def __init__(self, segment: Segment, address: int, size: int, *, mapped: bool = True) -> None:
+        self.segment = segment
         self.address, self.size, self.requested = address, size, 0
         self.allocated, self.mapped = False, mapped
         self.waiting: set[int] | None = None
         """Streams that still use the block; None where no other stream ever did."""
         self.born = 0
         """The pool's look-up counter when the block last became free."""
+        self.key = 0
+        """Its place in the order of the list of free blocks that it is in, or was in last."""
         self.prev: Block | None = None
         self.next: Block | None = None
+
+    @property
+    def pool(self) -> Pool:
+        """Whether it is small or large."""
+        return self.segment.pool
+
+    @property
+    def stream(self) -> int:
+        """The stream that it was made for."""
+        return self.segment.stream
 
     @property
     def is_split(self) -> bool:
@@ -45,10 +63,11 @@ class Block:
 
     def cut(self, size: int) -> Block:
         """Cut the block in two and return the upper part, which belongs to no list yet; this one keeps ``size`` bytes."""
-        rest = Block(self.segment, self.pool, self.stream, self.address + size, self.size - size, mapped=self.mapped)
-        rest.prev, rest.next = self, self.next
-        if rest.next is not None:
-            rest.next.prev = rest
+        rest = Block(self.segment, self.address + size, self.size - size, mapped=self.mapped)
+        after = self.next
+        rest.prev, rest.next = self, after
+        if after is not None:
+            after.prev = rest
         self.next, self.size = rest, size
         return rest
 
@@ -56,38 +75,16 @@ class Block:
 class FreeList:
     """The free blocks of one pool and stream, by size, then address."""
 
-    __slots__ = ("_blocks", "_keys")
+    __slots__ = ("blocks", "keys")
 
     def __init__(self) -> None:
-        self._keys: list[int] = []
-        self._blocks: dict[int, Block] = {}
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-    def add(self, block: Block) -> None:
-        """Put a block in its place."""
-        key = block.size << _ADDRESS_BITS | block.address
-        insort(self._keys, key)
-        self._blocks[key] = block
-
-    def remove(self, block: Block) -> None:
-        """Take a block out; its size and address are those it was put in with."""
-        key = block.size << _ADDRESS_BITS | block.address
-        del self._keys[bisect_left(self._keys, key)]
-        del self._blocks[key]
+        self.keys: list[int] = []
+        self.blocks: list[Block] = []
+        """In the order of their keys."""
 
     def place_of(self, size: int) -> int:
-        """Return the place of the first block of at least ``size`` bytes, lowest address first; the length if there is none."""
-        return bisect_left(self._keys, size << _ADDRESS_BITS)
-
-    def at(self, place: int) -> Block:
-        """Return the block at a place."""
-        return self._blocks[self._keys[place]]
-
-    def blocks(self) -> list[Block]:
-        """Return all blocks in order."""
-        return [self._blocks[key] for key in self._keys]
+        """Return the place of the first block of at least ``size`` bytes, lowest address first; the number of blocks if there is none."""
+        return bisect_left(self.keys, size << ADDRESS_BITS)
 
 
 class Pool:
@@ -98,6 +95,7 @@ class Pool:
     def __init__(self, *, is_small: bool) -> None:
         self.is_small = is_small
         self.free: dict[int, FreeList] = {}
+        """By stream."""
         self.unmapped: dict[int, list[Block]] = {}
         """Ranges of expandable segments that no page is mapped to, by address."""
         self.split_bytes = 0
@@ -108,22 +106,27 @@ class Pool:
     def put(self, block: Block) -> None:
         """Add a free block."""
         block.born = self.lookups
-        free = self.free.get(block.stream)
-        if free is None:
-            free = self.free[block.stream] = FreeList()
-        free.add(block)
-        if (block.prev is not None or block.next is not None) and not block.segment.expandable:
+        block.key = key = block.size << ADDRESS_BITS | block.address
+        segment = block.segment
+        free = segment.free
+        place = bisect_left(free.keys, key)
+        free.keys.insert(place, key)
+        free.blocks.insert(place, block)
+        if (block.prev is not None or block.next is not None) and not segment.expandable:
             self.split_bytes += block.size
 
     def take(self, block: Block) -> None:
         """Remove a free block, before anything about it changes."""
-        self.free[block.stream].remove(block)
-        if (block.prev is not None or block.next is not None) and not block.segment.expandable:
+        segment = block.segment
+        free = segment.free
+        place = bisect_left(free.keys, block.key)
+        del free.keys[place], free.blocks[place]
+        if (block.prev is not None or block.next is not None) and not segment.expandable:
             self.split_bytes -= block.size
 
     def free_blocks(self) -> list[Block]:
         """Return all free blocks: streams in order, then by size and address."""
-        return [block for stream in sorted(self.free) for block in self.free[stream].blocks()]
+        return [block for stream in sorted(self.free) for block in self.free[stream].blocks]
 
     def put_unmapped(self, block: Block) -> None:
         """Add an unmapped range."""
@@ -134,22 +137,22 @@ class Pool:
         ranges = self.unmapped[block.stream]
         del ranges[bisect_left(ranges, block.address, key=_address)]
 
-    def absorb(self, block: Block, neighbour: Block | None) -> int:
-        """Join ``neighbour`` to ``block`` if it is available and in the same state; return the bytes it had."""
-        if neighbour is None or neighbour.allocated or neighbour.waiting or neighbour.mapped != block.mapped:
-            return 0
-        self.take(neighbour) if neighbour.mapped else self.take_unmapped(neighbour)
-        if block.prev is neighbour:
-            block.address = neighbour.address
-            block.prev = neighbour.prev
-            if block.prev is not None:
-                block.prev.next = block
-        else:
-            block.next = neighbour.next
-            if block.next is not None:
-                block.next.prev = block
-        block.size += neighbour.size
-        return neighbour.size
+    def join(self, block: Block) -> None:
+        """Join to a block, which is in no list, the neighbours that are available and mapped or not as it is."""
+        before, after = block.prev, block.next
+        if before is not None and not before.allocated and not before.waiting and before.mapped == block.mapped:
+            self.take(before) if before.mapped else self.take_unmapped(before)
+            block.address = before.address
+            block.size += before.size
+            block.prev = before = before.prev
+            if before is not None:
+                before.next = block
+        if after is not None and not after.allocated and not after.waiting and after.mapped == block.mapped:
+            self.take(after) if after.mapped else self.take_unmapped(after)
+            block.size += after.size
+            block.next = after = after.next
+            if after is not None:
+                after.prev = block
 
 
 def _address(block: Block) -> int:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiler.allocator.blocks import Block, FreeList, Pool, Segment
+from profiler.allocator.blocks import Block, Pool, Segment
 from profiler.allocator.sizes import page_bytes
 
 if TYPE_CHECKING:
     from profiler.allocator.allocator import CachingAllocator
 
 
-def best_fit(free: FreeList, place: int) -> Block:
+def best_fit(free: list[Block], place: int) -> Block:
     """Return the block to use among those from ``place`` on: as long as the next one could grow to less, it is the better."""
-    block = free.at(place)
+    block = free[place]
     while block.segment.expandable and place + 1 < len(free):
-        following = free.at(place + 1)
+        following = free[place + 1]
         if _reach(following) >= _reach(block):
             break
         block, place = following, place + 1
@@ -52,8 +52,8 @@ def _find(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Bl
     page = page_bytes(allocator.config, is_small=pool.is_small)
     num_bytes = range_bytes(allocator.driver.total_bytes, page)
     address = allocator.driver.address_for(num_bytes)
-    segment = Segment(address, num_bytes, expandable=True, page_bytes=page)
-    block = allocator.segments[address] = Block(segment, pool, stream, address, num_bytes, mapped=False)
+    segment = Segment(pool, stream, address, num_bytes, expandable=True, page_bytes=page)
+    block = allocator.segments[address] = Block(segment, address, num_bytes, mapped=False)
     pool.put_unmapped(block)
     return block if num_bytes >= size else None  # the range stays, as in the original
 
@@ -74,7 +74,7 @@ def _room(block: Block | None, enough: int) -> int:
 
 def map_pages(allocator: CachingAllocator, block: Block, size: int) -> bool:
     """Map whole pages to the first ``size`` bytes of an unmapped range and join its free neighbours."""
-    segment, pool = block.segment, block.pool
+    segment, pool = block.segment, block.segment.pool
     end = block.address + size - segment.address
     num_bytes = -(-end // segment.page_bytes) * segment.page_bytes - (block.address - segment.address)
     if not allocator.driver.reserve(num_bytes):
@@ -84,8 +84,7 @@ def map_pages(allocator: CachingAllocator, block: Block, size: int) -> bool:
     if num_bytes < block.size:
         pool.put_unmapped(block.cut(num_bytes))
     block.mapped = True
-    pool.absorb(block, block.prev)
-    pool.absorb(block, block.next)
+    pool.join(block)
     if block.prev is None:
         allocator.segments[segment.address] = block
     pool.put(block)
@@ -95,7 +94,7 @@ def map_pages(allocator: CachingAllocator, block: Block, size: int) -> bool:
 
 def unmap(allocator: CachingAllocator, block: Block) -> None:
     """Unmap the whole pages inside a free block; what is left before and after stays free."""
-    segment, pool = block.segment, block.pool
+    segment, pool = block.segment, block.segment.pool
     offset = block.address - segment.address
     first = -(-offset // segment.page_bytes) * segment.page_bytes
     last = (offset + block.size) // segment.page_bytes * segment.page_bytes
@@ -110,8 +109,7 @@ def unmap(allocator: CachingAllocator, block: Block) -> None:
         pool.put(block.cut(last - first))
     address, num_bytes = block.address, block.size
     block.mapped = False
-    pool.absorb(block, block.prev)
-    pool.absorb(block, block.next)
+    pool.join(block)
     if block.prev is None:
         allocator.segments[segment.address] = block
     pool.put_unmapped(block)

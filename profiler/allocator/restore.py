@@ -20,8 +20,7 @@ def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
     active: dict[int, Block] = {}
     for base, rows in ranges.items():
         pool = allocator.small if rows[0].is_small else allocator.large
-        segment = _segment(allocator, base, rows)
-        blocks = _blocks(segment, pool, rows)
+        blocks = _blocks(_segment(allocator, pool, base, rows), rows)
         for left, right in pairwise(blocks):
             left.next, right.prev = right, left
         allocator.segments[base] = blocks[0]
@@ -47,31 +46,32 @@ def snapshot(allocator: CachingAllocator) -> State:
     return tuple(found)
 
 
-def _segment(allocator: CachingAllocator, base: int, rows: list[SegmentState]) -> Segment:
+def _segment(allocator: CachingAllocator, pool: Pool, base: int, rows: list[SegmentState]) -> Segment:
+    stream = rows[0].stream
     if not rows[0].is_expandable:
-        return Segment(base, rows[0].bytes)
+        return Segment(pool, stream, base, rows[0].bytes)
     page = page_bytes(allocator.config, is_small=rows[0].is_small)
     num_bytes = max(range_bytes(allocator.driver.total_bytes, page), -(-(rows[-1].end - base) // page) * page)
-    return Segment(base, num_bytes, expandable=True, page_bytes=page)
+    return Segment(pool, stream, base, num_bytes, expandable=True, page_bytes=page)
 
 
-def _blocks(segment: Segment, pool: Pool, rows: list[SegmentState]) -> list[Block]:
+def _blocks(segment: Segment, rows: list[SegmentState]) -> list[Block]:
     """Return the blocks of a segment by address, with what is not mapped between and behind its rows."""
     blocks: list[Block] = []
-    here, stream = segment.address, rows[0].stream
+    here = segment.address
     for row in rows:
         if row.address > here:
-            blocks.append(Block(segment, pool, stream, here, row.address - here, mapped=False))
+            blocks.append(Block(segment, here, row.address - here, mapped=False))
         for found in row.blocks:
-            block = Block(segment, pool, stream, found.address, found.bytes)
+            block = Block(segment, found.address, found.bytes)
             block.requested = found.requested_bytes
             block.allocated = found.status is BlockStatus.ALLOCATED
-            block.waiting = {stream} if found.status is BlockStatus.PENDING else None
+            block.waiting = {segment.stream} if found.status is BlockStatus.PENDING else None
             blocks.append(block)
         here = row.end
     end = segment.address + segment.bytes
     if end > here:
-        blocks.append(Block(segment, pool, stream, here, end - here, mapped=False))
+        blocks.append(Block(segment, here, end - here, mapped=False))
     return blocks
 
 
