@@ -11,9 +11,11 @@ open_file, profile_now = st.columns(2, border=True)
 with open_file:
     st.subheader("Open a recording or a CUDA snapshot", anchor=False)
     with components.refusals_shown():
-        opening.upload()
-    with components.refusals_shown():
-        opening.path()
+        reading = opening.known_model()
+        with components.refusals_shown():
+            opening.upload(reading)
+        with components.refusals_shown():
+            opening.path(reading)
 with profile_now:
     st.subheader("Profile a model now", anchor=False)
     st.markdown(

@@ -12,10 +12,12 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from pages.shared import gallery, serving, session
 from profiler.errors import SpecError, StorageError
-from profiler.formats.opening import SNAPSHOT_SUFFIXES, keep_file
+from profiler.formats.opening import SNAPSHOT_SUFFIXES, Reading, keep_file
 from profiler.formats.redact import MAX_CHARS
 from profiler.formats.triage import triage
+from profiler.jobs.inspection import parameter_bytes
 from profiler.models.catalogue import CATALOGUE
+from profiler.optimizations.precision import ITEMSIZES
 from profiler.spec import Model
 from profiler.storage import SUFFIX
 
@@ -24,8 +26,36 @@ _UPLOADS = "start_uploads"
 _UNSAFE = re.compile(r"[^\w.\- ()\[\]]")
 
 
-def upload() -> None:
-    """Draw the field that takes files; what they hold is kept among this machine's runs and shown. Several files are ranks of one run."""
+def known_model() -> Reading:
+    """Draw the choice of the model that a snapshot is of, and return what it says about older blocks.
+
+    Raises:
+        JobFailed: the process that looks at the model failed.
+    """
+    model, number_format = st.columns([2, 1])
+    with model:
+        name = st.selectbox(
+            "Model of a snapshot, if you know it",
+            list(CATALOGUE),
+            index=None,
+            placeholder="Optional",
+            key="start_model",
+            help="Tells parameters and optimizer state among what is older than the snapshot's history, by their sizes.",
+        )
+    with number_format:
+        kept_in = st.selectbox("Its weights in", list(ITEMSIZES), key="start_model_format", disabled=name is None)
+    if name is None:
+        return Reading()
+    with st.spinner("Looking at the model's parameters"):
+        return Reading(parameter_bytes=parameter_bytes(Model(name=name), kept_in))
+
+
+def upload(reading: Reading) -> None:
+    """Draw the field that takes files; what they hold is kept among this machine's runs and shown. Several files are ranks of one run.
+
+    Args:
+        reading: what the user says about snapshots.
+    """
     types = [suffix.lstrip(".") for suffix in (SUFFIX, *SNAPSHOT_SUFFIXES)]
     number = session.recall(_UPLOADS, 0)
     files = st.file_uploader("Files", type=types, accept_multiple_files=True, key=f"start_upload_{number}", label_visibility="collapsed")
@@ -39,11 +69,15 @@ def upload() -> None:
     with tempfile.TemporaryDirectory(prefix="headroom-") as name:
         folder = Path(name) / "Uploaded files"
         saved = [_saved(file, folder) for file in files]
-        _open(saved[0] if len(saved) == 1 else folder)
+        _open(saved[0] if len(saved) == 1 else folder, reading)
 
 
-def path() -> None:
-    """Draw the field that takes a path; only where the server's files are the user's own."""
+def path(reading: Reading) -> None:
+    """Draw the field that takes a path; only where the server's files are the user's own.
+
+    Args:
+        reading: what the user says about snapshots.
+    """
     if not serving.for_one_user():
         return
     with st.form("start_path_form", border=False):
@@ -53,7 +87,7 @@ def path() -> None:
         return
     if not text.isprintable():
         raise SpecError("The path holds characters that no path has. Type it, or copy it without line breaks.")
-    _open(Path(text.strip().strip("'\"")).expanduser())
+    _open(Path(text.strip().strip("'\"")).expanduser(), reading)
 
 
 def explanation() -> None:
@@ -91,7 +125,7 @@ def _saved(file: UploadedFile, folder: Path) -> Path:
     return path
 
 
-def _open(path: Path) -> None:
+def _open(path: Path, reading: Reading) -> None:
     """Read a file or folder with its progress shown, keep it, and show it in Timeline."""
     text = f"Reading {path.name}"
     bar = st.progress(0.0, text=text)
@@ -100,7 +134,7 @@ def _open(path: Path) -> None:
         bar.progress(min(share, 1.0), text=text)
 
     try:
-        recording = keep_file(path, session.store(), progress=show)
+        recording = keep_file(path, session.store(), reading, show)
     finally:
         bar.empty()
     entry = next(entry for entry in session.entries() if entry.id == recording.id)

@@ -15,11 +15,13 @@ from profiler.cli.command import require
 from profiler.cli.job import named_model
 from profiler.errors import SpecError
 from profiler.formats.opening import SNAPSHOT_SUFFIXES, Reading, open_file
+from profiler.jobs.inspection import parameter_bytes
+from profiler.optimizations.precision import ITEMSIZES
 from profiler.recording import Recording
 from profiler.storage import SUFFIX
 
 FILE_HELP = f"a {SUFFIX} file, a CUDA memory snapshot ({', '.join(SNAPSHOT_SUFFIXES)}), or a folder with one snapshot a rank"
-_DTYPES = ("float32", "bfloat16", "float16")
+_FORMATS = tuple(ITEMSIZES)
 
 
 def add_file_option(parser: argparse.ArgumentParser, name: str = "file") -> None:
@@ -31,7 +33,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Declare what a user can say about a snapshot; `reading_of` reads it."""
     parser.add_argument("--rules", type=Path, metavar="JSON", help="category rules that come before Headroom's own")
     parser.add_argument("--model", help="the model that ran: tells parameters and optimizer state among what is older (needs torch)")
-    parser.add_argument("--model-dtype", default=_DTYPES[0], choices=_DTYPES, help=f"of its parameters (default {_DTYPES[0]})")
+    parser.add_argument("--model-dtype", default=_FORMATS[0], choices=_FORMATS, help=f"of its parameters (default {_FORMATS[0]})")
 
 
 def reading_of(options: argparse.Namespace) -> Reading:
@@ -40,8 +42,14 @@ def reading_of(options: argparse.Namespace) -> Reading:
     Raises:
         SpecError: the model is not known.
         CaptureUnavailable: a model is named and torch is not installed.
+        JobFailed: the process that looks at the model failed.
     """
-    return Reading(parameter_bytes=_parameter_bytes(options.model, options.model_dtype) if options.model else (), rules=options.rules)
+    sizes: list[int] = []
+    if options.model:
+        for library in ("torch", "transformers"):
+            require(library, "--model")
+        sizes = parameter_bytes(named_model(options.model), options.model_dtype)
+    return Reading(parameter_bytes=sizes, rules=options.rules)
 
 
 def read_file(path: Path) -> Recording:
@@ -87,14 +95,3 @@ def progress_shown(path: Path) -> Iterator[Callable[[float], None] | None]:
         yield lambda share: print(f"\r\033[KReading {path.name}: {share:.0%}", end="", file=sys.stderr, flush=True)
     finally:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
-def _parameter_bytes(model: str, dtype: str) -> list[int]:
-    for library in ("torch", "transformers"):
-        require(library, "--model")
-    import torch
-
-    from profiler.models.build import build_model
-
-    built = build_model(named_model(model), getattr(torch, dtype), "meta")
-    return [parameter.numel() * parameter.element_size() for parameter in built.parameters()]

@@ -18,6 +18,7 @@ from profiler.errors import JobFailed, SpecError
 from profiler.jobs.key import versions
 from profiler.jobs.process import WorkerProcess, how_it_ended, last_words
 from profiler.jobs.run import Limits
+from profiler.optimizations.precision import ITEMSIZES
 from profiler.spec import Model, canonical_json
 from profiler.storage import RunStore
 from profiler.units import GIB, MIB, format_bytes, format_duration_us
@@ -54,6 +55,15 @@ def inspect_in_worker(
             facts = _read(kept) or _ask_worker(question, command, limits)
             _keep(kept, facts)
     return facts
+
+
+def parameter_bytes(model: Model, number_format: str, home: Path | str | None = None) -> list[int]:
+    """Return the size of each parameter of a model that is kept in a number format of `ITEMSIZES`; tied ones count once.
+
+    Raises:
+        SpecError, JobFailed: as `inspect_in_worker`.
+    """
+    return [size * ITEMSIZES[number_format] for size in inspect_in_worker(model, home)["parameter_sizes"]]
 
 
 def _ask_worker(question: dict[str, Any], command: Sequence[str], limits: Limits) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class ModelFacts:
     name: str
     num_parameters: int
     """With the head that the workloads run; tied weights count once."""
-    num_parameter_tensors: int
+    parameter_sizes: tuple[int, ...]
+    """Numbers of elements, one a parameter; of tied ones only one."""
     buffers_bytes: int
     config: ConfigFacts
 
@@ -75,11 +76,11 @@ def inspect_model(model: Model) -> ModelFacts:
         SpecError: as `build_model`.
     """
     module = build_model(model, device="meta")
-    parameters = list(module.parameters())
+    sizes = tuple(parameter.numel() for parameter in module.parameters())
     return ModelFacts(
         name=model.name,
-        num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_parameter_tensors=len(parameters),
+        num_parameters=sum(sizes),
+        parameter_sizes=sizes,
         buffers_bytes=sum(buffer.nbytes for buffer in module.buffers()),
         config=facts_of(model),
     )

@@ -75,4 +75,7 @@ class Float16(Precision):
     )
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (Float32(), BFloat16(), Float16())
+_FORMATS: tuple[Precision, ...] = (Float32(), BFloat16(), Float16())
+OPTIMIZATIONS: tuple[Optimization, ...] = _FORMATS
+ITEMSIZES = {item.name: item.itemsize for item in _FORMATS}
+"""Bytes of one number by format, torch's default first."""

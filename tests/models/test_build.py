@@ -42,7 +42,9 @@ def test_a_users_configuration_is_counted_exactly() -> None:
     facts = inspect_model(changed("tiny-gpt2", n_layer=1, vocab_size=100, n_positions=10, n_embd=8, n_head=2))
     block = 2 * (8 + 8) + (8 * 24 + 24) + (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8)
     assert facts.num_parameters == 100 * 8 + 10 * 8 + block + (8 + 8)
-    assert facts.num_parameter_tensors == 2 + 12 + 2
+    assert len(facts.parameter_sizes) == 2 + 12 + 2
+    assert sum(facts.parameter_sizes) == facts.num_parameters
+    assert {100 * 8, 10 * 8, 8 * 24, 24} <= set(facts.parameter_sizes)
     assert facts.config.num_layers == 1
 
 

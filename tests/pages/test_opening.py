@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from streamlit import config
 
-from pages.shared import serving
+from pages.shared import opening, serving
+from profiler.analysis.summary import summarize
+from profiler.errors import JobFailed
 from profiler.recording import Provenance
-from profiler.storage import RunStore
+from profiler.spec import Model
+from profiler.storage import RunStore, read_recording
 from tests.formats import snapshots
-from tests.formats.snapshots import write
+from tests.formats.snapshots import BASE, MIB, block, segment, write
 from tests.pages.conftest import Open, texts
 
 MESSAGE = (
@@ -70,6 +73,46 @@ def test_a_folder_opens_with_one_rank_a_file(opened: Open, home: Path, tmp_path:
     app.button[0].click().run()
 
     assert RunStore(home).list()[0].metadata.title == "job · 2 ranks · CUDA snapshots"
+
+
+def test_the_model_that_is_named_tells_parameters_among_older_blocks(
+    opened: Open, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def sizes(model: Model, number_format: str) -> list[int]:
+        asked.append((model.name, number_format))
+        return [MIB]
+
+    monkeypatch.setattr(opening, "parameter_bytes", sizes)
+    older = [block(BASE + place * MIB, MIB, MIB) for place in range(2)]
+    path = write(tmp_path / "old.pickle", snapshots.snapshot([segment(BASE, 2 * MIB, older)], [[]]))
+
+    app = opened("start")
+    assert app.selectbox(key="start_model_format").disabled
+    app.selectbox(key="start_model").set_value("gpt2").run()
+    app.selectbox(key="start_model_format").set_value("bfloat16").run()
+    app.text_input(key="start_path").set_value(str(path))
+    app.button[0].click().run()
+
+    assert asked[0] == ("gpt2", "float32")
+    assert asked[-1] == ("gpt2", "bfloat16")
+    (run,) = RunStore(home).list()
+    assert summarize(read_recording(run.path))["categories_at_peak"] == {"PARAMETER": MIB, "OPTIMIZER_STATE": MIB}
+
+
+def test_a_model_that_cannot_be_looked_at_is_said_and_nothing_is_opened_without_it(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(model: Model, number_format: str) -> list[int]:
+        raise JobFailed("The model could not be inspected.")
+
+    monkeypatch.setattr(opening, "parameter_bytes", fail)
+
+    app = opened("start")
+    app.selectbox(key="start_model").set_value("gpt2").run()
+
+    assert app.error[0].value == "The model could not be inspected."
+    assert not app.file_uploader
+    assert "This machine" in texts(app)
 
 
 class Hostile:
