@@ -1,38 +1,78 @@
 """Blocks of a lane -> where each lies on the y axis of the block view: its compacted address, or a place found by first fit.
 
-A layout is computed once for a whole recording, so that zooming never moves a block.
+A layout is computed once for a whole recording, so that zooming never moves a block. Of a long recording, the largest blocks are placed
+among each other; the others share strips, one for each stretch of events, whose places are found with the large blocks. What lies in a
+strip is packed when somebody looks closely enough to see it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from profiler.analysis.columns import Array
+from profiler.analysis.packing import UNPLACED, pack
 from profiler.analysis.timeline import Timeline
 
 LayoutName = Literal["address", "stacked"]
 
-MAX_PACKED = 1_000_000
-"""Blocks that first fit places at most: the largest by bytes times lifetime. Half a million take about half a second, once."""
+MAX_PACKED = 250_000
+"""Blocks that are placed at once, the largest by bytes times lifetime: about a second. Up to as many again that outlive their stretch of
+events are placed with them; what is smaller than these and outlives its stretch is not placed."""
 
-_MAX_SCANNED_HOLES = 512
-"""Holes that first fit looks into before it takes the top, so that no recording makes the packing slow."""
+STRIP_EVENTS = 65_536
+"""Events whose small blocks share a strip."""
 
-_UNPLACED = -1
+MAX_STRIPS = 4
+"""Strips that one view packs: about half a second, once."""
+
+_SPARE = 4
+"""A strip is higher than its blocks' peak by one part in so many; blocks that first fit cannot get into it are not placed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where blocks lie: ``bottom`` is int64 bytes, one a member of the timeline's lane; -1 where a block was not placed."""
+    """Where blocks lie."""
 
     bottom: Array
+    """int64 bytes, one a member of the timeline's lane; -1 where a block is not placed, or not yet."""
     height_bytes: int
+    strips: tuple[Strip, ...] = ()
+
+    def reach(self, first: int, last: int) -> None:
+        """Place the small blocks of events ``first`` to ``last``, where these are few enough for them to be seen."""
+        touched = [strip for strip in self.strips if strip.births[0] < last and first < strip.end]
+        if len(touched) <= MAX_STRIPS:
+            for strip in touched:
+                self.bottom[strip.members] = strip.places
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """The small blocks of one stretch of events. Columns are one value a block, in order of birth."""
+
+    members: Array
+    """Places in the layout."""
+    births: Array
+    deaths: Array
+    sizes: Array
+    bottom: int
+    height_bytes: int
+
+    @property
+    def end(self) -> int:
+        """The event at which its last block has ended."""
+        return int(self.deaths.max())
+
+    @cached_property
+    def places(self) -> Array:
+        """Where each block lies in the layout; -1 where it found no place."""
+        places, _ = pack(self.births, self.deaths, self.sizes, self.height_bytes)
+        return np.where(places == UNPLACED, UNPLACED, self.bottom + places)
 
 
 _layouts: WeakKeyDictionary[Timeline, dict[LayoutName, Layout]] = WeakKeyDictionary()
@@ -55,7 +95,7 @@ def _by_address(timeline: Timeline) -> Layout:
     """Return addresses with the ranges that no block ever used taken out; blocks without an address are not placed."""
     address = timeline.blocks.address[timeline.members]
     known = np.flatnonzero(address >= 0)
-    bottom = np.full(len(address), _UNPLACED, np.int64)
+    bottom = np.full(len(address), UNPLACED, np.int64)
     if not len(known):
         return Layout(bottom, 0)
     order = known[np.argsort(address[known], kind="stable")]
@@ -70,73 +110,50 @@ def _stacked(timeline: Timeline) -> Layout:
     """Return the places that first fit gives in order of events: what stays longest and came first lies lowest."""
     blocks, members = timeline.blocks, timeline.members
     births, deaths, sizes = blocks.birth_event[members], blocks.death_event[members], blocks.bytes[members]
-    chosen = np.flatnonzero(sizes > 0)
-    if len(chosen) > MAX_PACKED:
-        weight = sizes[chosen] * (deaths[chosen] - births[chosen]).astype(float)
-        chosen = np.sort(chosen[np.argpartition(-weight, MAX_PACKED)[:MAX_PACKED]])
-    events = np.concatenate([births[chosen], deaths[chosen]])
-    order = np.argsort(events, kind="stable")
-    bottom = np.full(len(members), _UNPLACED, np.int64)
-    bottom[chosen], height = _first_fit(order.tolist(), sizes[chosen].tolist())
-    return Layout(bottom, height)
+    large, small = _sorted_out(births, deaths, sizes)
+    firsts = np.flatnonzero(np.diff(births[small] // STRIP_EVENTS, prepend=-1))
+    groups = np.split(small, firsts[1:]) if len(small) else []
+    heights = [
+        peak + peak // _SPARE for peak in _peaks(births[small], deaths[small], sizes[small], births[small[firsts]], timeline.num_events)
+    ]
+    ends = [deaths[group].max() for group in groups]
+    places, height = pack(
+        np.concatenate([births[large], births[small[firsts]]]),
+        np.concatenate([deaths[large], np.array(ends, np.int64)]),
+        np.concatenate([sizes[large], np.array(heights, np.int64)]),
+    )
+    bottom = np.full(len(members), UNPLACED, np.int64)
+    bottom[large] = places[: len(large)]
+    strips = tuple(
+        Strip(group, births[group], deaths[group], sizes[group], int(place), high)
+        for group, place, high in zip(groups, places[len(large) :], heights, strict=True)
+    )
+    return Layout(bottom, height, strips)
 
 
-def _first_fit(order: list[int], sizes: list[int]) -> tuple[list[int], int]:
-    """Return each block's place and the height of all.
-
-    Args:
-        order: births (block) and deaths (number of blocks + block) in order of time.
-        sizes: each block's bytes, above 0.
-    """
-    num_blocks = len(sizes)
-    bottom = [0] * num_blocks
-    space = _Space()
-    for index in order:
-        if index < num_blocks:
-            bottom[index] = space.take(sizes[index])
-        else:
-            space.give(bottom[index - num_blocks], sizes[index - num_blocks])
-    return bottom, space.height
+def _sorted_out(births: Array, deaths: Array, sizes: Array) -> tuple[Array, Array]:
+    """Return the blocks that are placed at once, and those that are placed in their strips; both in order of birth."""
+    seen = np.flatnonzero(sizes > 0)
+    if len(seen) <= MAX_PACKED:
+        return seen, seen[:0]
+    weight = sizes * (deaths - births).astype(float)
+    outlives = births // STRIP_EVENTS != (deaths - 1) // STRIP_EVENTS
+    is_large = np.zeros(len(sizes), bool)
+    is_large[_heaviest(seen, weight)] = True
+    small = seen[~is_large[seen]]
+    is_large[_heaviest(small[outlives[small]], weight)] = True
+    return np.flatnonzero(is_large), small[~outlives[small]]
 
 
-class _Space:
-    """A range that grows at its top, and the holes in it, sorted and never touching."""
+def _heaviest(rows: Array, weight: Array) -> Array:
+    return rows if len(rows) <= MAX_PACKED else rows[np.argpartition(-weight[rows], MAX_PACKED)[:MAX_PACKED]]
 
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        self._top = 0
-        self.height = 0
 
-    def take(self, size: int) -> int:
-        """Return the lowest place where ``size`` bytes are free."""
-        for place, (start, end) in enumerate(islice(zip(self._starts, self._ends, strict=True), _MAX_SCANNED_HOLES)):
-            if end - start >= size:
-                self._shrink(place, start + size)
-                return start
-        start, self._top = self._top, self._top + size
-        self.height = max(self.height, self._top)
-        return start
-
-    def give(self, start: int, size: int) -> None:
-        """Free a range and join it with the holes it touches."""
-        end = start + size
-        place = bisect_left(self._starts, start)
-        if place < len(self._starts) and self._starts[place] == end:
-            end = self._ends[place]
-            del self._starts[place], self._ends[place]
-        if place and self._ends[place - 1] == start:
-            place -= 1
-            start = self._starts[place]
-            del self._starts[place], self._ends[place]
-        if end == self._top:
-            self._top = start
-        else:
-            self._starts.insert(place, start)
-            self._ends.insert(place, end)
-
-    def _shrink(self, place: int, start: int) -> None:
-        if start == self._ends[place]:
-            del self._starts[place], self._ends[place]
-        else:
-            self._starts[place] = start
+def _peaks(births: Array, deaths: Array, sizes: Array, firsts: Array, num_events: int) -> list[int]:
+    """Return the most that small blocks hold at once in each stretch that begins at one of ``firsts``; none outlives its stretch."""
+    if not len(firsts):
+        return []
+    change = np.zeros(num_events + 1, np.int64)
+    change[births] += sizes
+    np.subtract.at(change, deaths, sizes)
+    return [int(peak) for peak in np.maximum.reduceat(np.cumsum(change), firsts)]

@@ -76,6 +76,8 @@ def view_blocks(
     full_start, full_end = _extent(timeline, axis)
     start, end = _window(start, end, full_start, full_end)
     placed = layout_of(timeline, layout)
+    first, last = _event_window(timeline, axis, start, end)
+    placed.reach(first, last)
     left, right = _lifetimes(timeline, axis)
     visible = np.flatnonzero((left < end) & (right > start))
     weight = timeline.blocks.bytes[timeline.members[visible]] * (np.minimum(right[visible], end) - np.maximum(left[visible], start))
@@ -84,7 +86,8 @@ def view_blocks(
     if len(drawable) > max_blocks:
         drawable = drawable[np.argpartition(-weight[drawable], max_blocks)[:max_blocks]]
     drawn = np.sort(visible[drawable])
-    rest = np.setdiff1d(visible, drawn, assume_unique=True)
+    is_rest = np.zeros(len(left), bool)
+    is_rest[visible], is_rest[drawn] = True, False
     return BlockView(
         axis=axis,
         layout=layout,
@@ -98,7 +101,7 @@ def view_blocks(
         right=right[drawn],
         bottom=placed.bottom[drawn],
         num_visible=len(visible),
-        rest_peak_bytes=_peak_of(timeline, timeline.members[rest], *_event_window(timeline, axis, start, end)),
+        rest_peak_bytes=_peak_of(timeline, timeline.members[is_rest], first, last),
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.analysis import layout
 from profiler.analysis.layout import has_addresses, layout_of
 from profiler.analysis.timeline import Timeline
 from profiler.analysis.view import view_blocks
@@ -120,8 +122,48 @@ def test_a_layout_is_computed_once_so_that_zooming_never_moves_a_block() -> None
     assert all(places[row] == bottom for row, bottom in zip(part.rows.tolist(), part.bottom.tolist(), strict=True))
 
 
+@given(recordings(), st.integers(1, 6), st.integers(1, 12))
+def test_blocks_that_share_strips_do_not_overlap_and_drawn_and_rest_stay_the_total(recording: Recording, packed: int, events: int) -> None:
+    with patch.object(layout, "MAX_PACKED", packed), patch.object(layout, "STRIP_EVENTS", events):
+        timeline = Timeline.of(recording)
+        view = view_blocks(timeline)
+        layout_of(timeline, "stacked").reach(0, timeline.num_events)
+        late = view_blocks(timeline, timeline.num_events / 2)
+
+    for seen in (view, late):
+        tops = seen.bottom + timeline.blocks.bytes[seen.rows]
+        assert (seen.bottom >= 0).all()
+        assert (tops <= seen.height_bytes).all()
+        for i, j in itertools.combinations(range(len(seen.rows)), 2):
+            together = seen.left[i] < seen.right[j] and seen.left[j] < seen.right[i]
+            assert not (together and seen.bottom[i] < tops[j] and seen.bottom[j] < tops[i])
+    drawn = np.zeros(timeline.num_events + 1, np.int64)
+    np.add.at(drawn, timeline.blocks.birth_event[view.rows], timeline.blocks.bytes[view.rows])
+    np.subtract.at(drawn, timeline.blocks.death_event[view.rows], timeline.blocks.bytes[view.rows])
+    assert view.rest_peak_bytes == max(timeline.total - np.cumsum(drawn)[:-1], default=0)
+
+
+def test_small_blocks_of_a_long_recording_appear_where_one_looks_closely_and_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MAX_PACKED", 1_000)
+    monkeypatch.setattr(layout, "STRIP_EVENTS", 1_024)
+    timeline = Timeline.of(synthetic_recording(10_000))
+
+    whole, near = view_blocks(timeline), view_blocks(timeline, 5_000, 5_200)
+    again, beside = view_blocks(timeline, 5_000, 5_200), view_blocks(timeline, 5_100, 5_300)
+
+    assert len(whole.rows) < whole.num_visible == len(timeline.members)
+    assert whole.rest_peak_bytes > 0
+    assert len(near.rows) > 0.95 * near.num_visible
+    places = dict(zip(near.rows.tolist(), near.bottom.tolist(), strict=True))
+    assert {row: places[row] for row in whole.rows.tolist() if row in places} == {
+        row: bottom for row, bottom in zip(whole.rows.tolist(), whole.bottom.tolist(), strict=True) if row in places
+    }
+    assert again.bottom.tolist() == near.bottom.tolist()
+    assert all(places.get(row, bottom) == bottom for row, bottom in zip(beside.rows.tolist(), beside.bottom.tolist(), strict=True))
+
+
 def test_a_recording_without_events_has_an_empty_view() -> None:
     timeline = Timeline.of(Recording(metadata=metadata(), events=EVENTS.empty_table()))
 
-    for layout in ("stacked", "address"):
-        assert len(view_blocks(timeline, layout=layout).rows) == 0
+    for name in ("stacked", "address"):
+        assert len(view_blocks(timeline, layout=name).rows) == 0
