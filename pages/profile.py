@@ -19,6 +19,7 @@ with components.refusals_shown():
 if st.button("Run", type="primary", disabled=job is None, key="profile_run") and job is not None:
     with components.refusals_shown():
         status = session.jobs().submit(job)
+        run_panel.note_started(status.run_id)
         job_form.hold(job)
         session.choose(**session.run_link(status.run_id, job))
 

@@ -20,6 +20,7 @@ _BADGE_COLORS = {
     Provenance.ESTIMATED: "gray",
     Provenance.IMPORTED: "violet",
 }
+_MAX_REASON = 300
 
 
 class Metric(NamedTuple):
@@ -75,8 +76,17 @@ def provenance(metadata: Metadata) -> None:
     with st.container(horizontal=True, gap="small"):
         st.badge(metadata.provenance.value.capitalize(), color=_BADGE_COLORS[metadata.provenance])  # type: ignore[arg-type]
         st.badge(metadata.engine, color="gray")
-        if not metadata.complete:
-            st.badge("Incomplete", color="orange")
+        outcome(metadata)
+
+
+def outcome(metadata: Metadata) -> None:
+    """Draw how a recorded run ended, where it did not end well."""
+    if not metadata.complete:
+        st.badge("Incomplete", color="orange")
+    error = str(metadata.facts.get("error") or "")
+    if error:
+        st.badge("Failed", color="red")
+        st.caption(f"`{error.splitlines()[0][:_MAX_REASON].replace('`', chr(39))}`")
 
 
 def download(label: str, make: Callable[[], bytes | str], file_name: str, mime: str) -> None:

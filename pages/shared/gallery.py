@@ -31,6 +31,7 @@ def runs(entries: Sequence[library.Entry]) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.page_link(TIMELINE, label=entry.metadata.title, query_params=session.recording_link(entry))
             st.caption(f"{entry.metadata.created[:16].replace('T', ' ')} · {entry.metadata.provenance.value}")
+            components.outcome(entry.metadata)
     if len(entries) > _MAX_RUNS:
         st.caption(f"The newest {_MAX_RUNS} of {len(entries)}; Timeline lists all.")
 

@@ -12,6 +12,12 @@ from profiler.units import format_bytes, format_duration_us
 _TIMELINE = "pages/timeline.py"
 _POLL_SECONDS = 1.0
 _MAX_RUNS = 10
+_STARTED = "run_panel_started"
+
+
+def note_started(run_id: str) -> None:
+    """Take note that a run was asked for in this session, which may therefore end it without being asked twice."""
+    session.remember(_STARTED, session.recall(_STARTED, frozenset()) | {run_id})
 
 
 def show(run_id: str) -> None:
@@ -103,7 +109,12 @@ def _cancel(status: RunStatus) -> None:
     def cancel() -> None:
         session.jobs().cancel(status.run_id)
 
-    st.button("Cancel", on_click=cancel, key="run_cancel")
+    if status.run_id in session.recall(_STARTED, frozenset()):
+        st.button("Cancel", on_click=cancel, key="run_cancel")
+        return
+    with st.popover("Cancel", key="run_cancel_asked"):
+        st.markdown("This run was not started in this window. Cancelling ends it for everybody who waits for it.")
+        st.button("Cancel the run", on_click=cancel, key="run_cancel")
 
 
 def _seconds(status: RunStatus) -> str:

@@ -174,6 +174,8 @@ def test_a_run_is_followed_in_a_second_tab_and_cancelled(dashboard: Dashboard, v
 
     second = visit(dashboard).open(page.url.removeprefix(dashboard.url))
     second.get_by_role("button", name="Cancel").click()
+    second.wait_for_timeout(2_500)  # the panel refreshes meanwhile, and the question stays
+    second.get_by_role("button", name="Cancel the run").click()
 
     expect(second.get_by_text("Cancelled", exact=False).first).to_be_visible(timeout=20_000)
     expect(page.get_by_text("Cancelled", exact=False).first).to_be_visible(timeout=20_000)

@@ -8,6 +8,7 @@ import pytest
 from streamlit import config
 
 from pages.shared import library
+from profiler.recording import Recording
 from profiler.storage import RunStore, write_recording
 from tests import builders
 from tests.conftest import ROOT
@@ -46,6 +47,17 @@ def test_start_leaves_out_a_sample_that_is_damaged(opened: Open) -> None:
     (library.SAMPLES / "a.headroom").write_bytes(b"not a zip")
 
     assert "No sample recordings are here" in texts(opened("start"))
+
+
+def test_start_says_which_runs_failed_and_why(opened: Open, home: Path) -> None:
+    events = builders.small_training().events
+    for error in (None, "RuntimeError: mat1 and mat2 `differ`\nmore"):
+        RunStore(home).add(Recording(metadata=builders.metadata(facts={"error": error} if error else {}), events=events))
+
+    app = opened("start")
+
+    assert [badge for badge in texts(app).split("\n") if "Failed" in badge] == [":red-badge[Failed]"]
+    assert "`RuntimeError: mat1 and mat2 'differ'`" in texts(app)
 
 
 def test_start_says_what_this_machine_has(opened: Open) -> None:

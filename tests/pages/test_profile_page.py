@@ -121,6 +121,17 @@ def test_a_running_job_is_shown_in_another_session_and_can_be_cancelled(opened: 
     assert "Cancelled" in texts(app.run())
 
 
+def test_only_who_opened_a_run_by_its_link_is_asked_before_it_is_cancelled(opened: Open, server: JobManager) -> None:
+    server.submit(Job(model=Model(name="sleep")))  # so that what follows waits
+    own = opened("profile")
+    own.button(key="profile_run").click().run()
+    other = opened("profile", run=run_of(own))
+
+    assert (own.button(key="run_cancel").label, other.button(key="run_cancel").label) == ("Cancel", "Cancel the run")
+    assert "for everybody who waits for it" in texts(other)
+    assert "for everybody who waits for it" not in texts(own)
+
+
 def test_a_run_that_waits_says_its_place(opened: Open, server: JobManager) -> None:
     server.submit(Job(model=Model(name="sleep")))
     waits = server.submit(Job(model=Model(name="sleep"), workload=Workload(batch=2)))
