@@ -158,7 +158,7 @@ def _death_events(block: Array, action: Array, births: Array) -> tuple[Array, in
     Allocated falls where the free is requested; where only its completion is known, there.
     """
     num_events = len(block)
-    lookup = _BirthLookup(block[births], births)
+    lookup = BlockLookup(block[births], births)
     deaths = np.full(len(births), num_events, np.int64)
     unmatched: set[int] = set()
     for kind in (Action.FREE_COMPLETED, Action.FREE_REQUESTED):
@@ -173,8 +173,16 @@ def _death_events(block: Array, action: Array, births: Array) -> tuple[Array, in
     return deaths, len(unmatched)
 
 
-class _BirthLookup:
-    """From block numbers to their places among the births."""
+class BlockLookup:
+    """From block numbers to their places among the births.
+
+    Args:
+        block: the number of each block that was born.
+        births: the event at which it was.
+
+    Raises:
+        FormatError: a block is born twice.
+    """
 
     def __init__(self, block: Array, births: Array) -> None:
         self._order = np.argsort(block, kind="stable")
@@ -186,12 +194,15 @@ class _BirthLookup:
                 f"Block {int(self._sorted[twice[0]])} is born twice, at events {int(first):,} and {int(second):,}. "
                 "A block's number is used once; export the recording again."
             )
+        self._is_dense = bool(len(block)) and int(self._sorted[-1]) - int(self._sorted[0]) == len(block) - 1
 
     def find(self, wanted: Array) -> Array:
         """Return the place of each block number among the births, -1 where it was never born."""
         if not len(self._sorted):
             return np.full(len(wanted), -1)
-        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
+        # Numbers without gaps, which most recordings have, are found where they stand; others by bisection, ten times slower.
+        place = wanted - self._sorted[0] if self._is_dense else np.searchsorted(self._sorted, wanted)
+        place = np.clip(place, 0, len(self._sorted) - 1)
         return np.where(self._sorted[place] == wanted, self._order[place], -1)
 
 

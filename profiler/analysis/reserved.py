@@ -15,7 +15,7 @@ from profiler.allocator.driver import Driver
 from profiler.allocator.replay import Failure, SegmentEvent, replay
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial
-from profiler.analysis.blocks import Lane
+from profiler.analysis.blocks import BlockLookup, Lane
 from profiler.analysis.columns import Array, read_names, read_numbers
 from profiler.analysis.reduction import pick_extremes
 from profiler.analysis.samples import Series
@@ -130,10 +130,12 @@ def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSerie
         return None
     levels, times = np.cumsum(signed), read_numbers(segments["time_us"])
     event_us = timeline.blocks.event_us
-    order = np.argsort(np.concatenate([times, event_us]), kind="stable")
-    is_segment = order < len(times)
-    num_segments, num_events = np.cumsum(is_segment), np.cumsum(~is_segment)
-    event = num_events - 1
+    is_segment = np.zeros(len(times) + len(event_us), bool)
+    is_segment[np.searchsorted(event_us, times, side="left") + np.arange(len(times))] = True
+    num_segments = np.cumsum(is_segment)
+    event = np.arange(len(is_segment)) - num_segments
+    time_us = np.empty(len(is_segment))
+    time_us[is_segment], time_us[~is_segment] = times, event_us
     allocated, active = (np.append(column, 0)[event] for column in (timeline.total, timeline.total + pending_bytes(recording, timeline)))
     changes = {
         "event": np.searchsorted(event_us, times, side="left") - 1,
@@ -147,7 +149,7 @@ def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSerie
         provenance=recording.metadata.provenance,
         setting="",
         event=event,
-        time_us=np.concatenate([times, event_us])[order],
+        time_us=time_us,
         allocated_bytes=allocated,
         active_bytes=active,
         reserved_bytes=np.append(levels, 0)[num_segments - 1],
@@ -196,18 +198,14 @@ def pending_ends(recording: Recording, timeline: Timeline) -> Array:
 
     It is the event of its death where no stream held it longer, and `num_events` where that never came.
     """
-    blocks, members = timeline.blocks, timeline.members
-    events = recording.events
-    actions = read_names(events["action"]).texts()
-    numbers = read_numbers(events["block"], -1)
-    completed = np.flatnonzero(actions == Action.FREE_COMPLETED.value)
-    order = completed[np.argsort(numbers[completed], kind="stable")]
-    own = numbers[blocks.birth_event[members]]
-    place = np.searchsorted(numbers[order], own)
-    found = np.append(order, timeline.num_events)[place]
-    is_own = np.append(numbers[order], -1)[place] == own
-    ends = np.where(is_own, found, timeline.num_events)
-    return np.asarray(np.where(blocks.death_event[members] < timeline.num_events, ends, timeline.num_events))
+    blocks, num_events = timeline.blocks, timeline.num_events
+    numbers = read_numbers(recording.events["block"], -1)
+    is_completed = read_names(recording.events["action"]).mapped({Action.FREE_COMPLETED.value: 1}, 0)
+    completed = np.flatnonzero(is_completed)
+    place = BlockLookup(numbers[blocks.birth_event], blocks.birth_event).find(numbers[completed])
+    ends = np.full(len(blocks), num_events)
+    ends[place[place >= 0]] = completed[place >= 0]
+    return np.asarray(np.where(blocks.death_event < num_events, ends, num_events)[timeline.members])
 
 
 def pending_bytes(recording: Recording, timeline: Timeline) -> Array:

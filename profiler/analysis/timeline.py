@@ -164,16 +164,13 @@ class Timeline:
     def _levels(self) -> dict[Category, tuple[Array, Array]]:
         """For each category its events and its level after each; the level before the first, 0, comes first."""
         blocks, members = self.blocks, self.members
+        change = np.diff(self.total, prepend=0)
+        category = np.full(self.num_events + 1, -1, np.int8)  # of the one block that each event is about
+        category[blocks.birth_event[members]] = category[blocks.death_event[members]] = blocks.category[members]
         levels = {}
-        for code, category in enumerate(CATEGORIES):
-            mine = members[blocks.category[members] == code]
-            if not len(mine):
-                continue
-            freed = mine[blocks.death_event[mine] < blocks.num_events]
-            events = np.concatenate([blocks.birth_event[mine], blocks.death_event[freed]])
-            order = np.argsort(events)
-            changes = np.concatenate([blocks.bytes[mine], -blocks.bytes[freed]])[order]
-            levels[category] = (events[order], np.concatenate([[0], np.cumsum(changes)]))
+        for code in np.unique(blocks.category[members]):
+            events = np.flatnonzero(category[:-1] == code)
+            levels[CATEGORIES[code]] = (events, np.concatenate([[0], np.cumsum(change[events])]))
         return levels
 
     def pick_rows(self, max_points: int = MAX_POINTS, start: int = 0, end: int | None = None, axis: Axis = "event") -> Picked:
