@@ -60,6 +60,8 @@ class Snapshot:
     segments: list[HeldSegment]
     entries: dict[int, list[Entry]]
     """By GPU, oldest first."""
+    settings: dict[str, Any]
+    """Torch's ``allocator_settings``, plain data: what PYTORCH_CUDA_ALLOC_CONF or the program set."""
 
 
 class CudaHistory:
@@ -115,6 +117,7 @@ def read_snapshot(raw: dict[str, Any]) -> Snapshot:
     return Snapshot(
         segments=[_read_segment(segment) for segment in raw["segments"]],
         entries={device: [_read_entry(entry) for entry in trace] for device, trace in traces if trace},
+        settings=dict(raw.get("allocator_settings") or {}),
     )
 
 

@@ -22,13 +22,16 @@ class GpuCapture:
         self._join = CudaJoin(origin_ns, rank)
         self._history: CudaHistory | None = None
         self._reason: str | None = None
+        self._settings: dict[str, Any] = {}
 
     def start(self, converter: Converter) -> None:
         """Switch the history on and count what exists, right before the first window opens."""
         self._reason = why_no_history()
         if self._reason is None:
             self._history = CudaHistory()
-            converter.begin(self._join.begin(self._history.start()), workspace_sizes())
+            snapshot = self._history.start()
+            self._settings = snapshot.settings
+            converter.begin(self._join.begin(snapshot), workspace_sizes())
 
     def join(self, raw: RawWindow) -> dict[str, pa.Table]:
         """Make a window that just ended exact; return its parts of the tables ``segments`` and ``stacks``."""
@@ -54,8 +57,8 @@ class GpuCapture:
         return [*([self._reason] if self._reason else []), *self._join.warnings()]
 
     def facts(self) -> dict[str, Any]:
-        """Return what is known beside the events: the times that memory ran out."""
-        return {"ooms": self._join.ooms} if self._join.ooms else {}
+        """Return what is known beside the events: the allocator's settings and the times that memory ran out."""
+        return {name: found for name, found in (("allocator_settings", self._settings), ("ooms", self._join.ooms)) if found}
 
 
 def describe_gpu() -> dict[str, Any]:

@@ -18,6 +18,8 @@ class FakeGpu:
         self.skew_ns = skew_ns
         """By how much the history's clock is behind."""
         self.now = SECOND
+        self.settings: dict[str, Any] = {}
+        """What torch says of them, as in ``torch.cuda.memory._snapshot()["allocator_settings"]``."""
         self.segments: dict[int, list[int]] = {}
         """By address: bytes, bytes cut off so far."""
         self.blocks: dict[int, dict[str, Any]] = {}
@@ -53,7 +55,7 @@ class FakeGpu:
             )
         traces: list[list[dict[str, Any]]] = [[] for _ in range(self.device + 1)]
         traces[self.device] = list(self.trace)
-        return {"segments": segments, "device_traces": traces, "allocator_settings": {}, "external_annotations": []}
+        return {"segments": segments, "device_traces": traces, "allocator_settings": dict(self.settings), "external_annotations": []}
 
     def malloc(self, requested: int, *, seen: bool = True, operator: str = "aten::mm", line: int = 1) -> int:
         """Allocate; ``seen`` by the profiler or in a thread that it does not know."""

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from profiler import read_recording
+from profiler.allocator.recorded import recorded
+from profiler.analysis.allocator_settings import text_of
 from profiler.capture import gpu, recorder
 from profiler.capture.cuda_history import MAX_ENTRIES, CudaHistory
 from profiler.capture.recorder import Recorder
@@ -99,6 +101,24 @@ def test_a_recording_holds_what_only_the_history_saw(cuda: Cuda, tmp_path: Path)
     assert recording.metadata.device == {"kind": "cuda", "name": "Fake"}
     assert own_warnings(recording) == ["4 allocations and frees on GPUs ran where torch.profiler does not see them: they have no operator."]
     assert cuda.calls[-1][0] is None
+
+
+def test_the_settings_of_the_allocator_are_those_that_a_replay_begins_with(cuda: Cuda, tmp_path: Path) -> None:
+    cuda.gpu.settings = {
+        "PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:128,garbage_collection_threshold:0.8",
+        "max_split_size": 128 * 2**20,
+        "garbage_collection_threshold": 0.8,
+        "expandable_segments": False,
+        "roundup_power2_divisions": {str(1 << slot): 4 for slot in range(16)},
+    }
+    cuda.gpu.malloc(1000)
+
+    recording = record_two_steps(tmp_path / "run")
+
+    assert recording.metadata.facts["allocator_settings"] == cuda.gpu.settings
+    config = recorded(recording).config
+    assert text_of(config) == "max_split_size_mb:128,garbage_collection_threshold:0.8,roundup_power2_divisions:4"
+    assert config.torch_version == tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def test_a_program_that_keeps_a_history_itself_is_left_alone(cuda: Cuda, tmp_path: Path) -> None:
