@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from profiler.estimate.activations import logits_bytes
+from profiler.estimate.kv_cache import dynamic_cache_bytes
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts, Head
 from profiler.optimizations.optimizers import TorchOptimizer
@@ -60,14 +62,14 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
         return _estimate_inference(weights_bytes, facts, workload, itemsize)
     optimizer, options = chosen(job, TorchOptimizer)
     state_bytes = weights_bytes * optimizer.num_state_copies(options)
-    logits_bytes = workload.batch // workload.micro_batches * workload.seq * facts.vocab_size * itemsize
+    held_logits_bytes = logits_bytes(workload.batch // workload.micro_batches * workload.seq, facts.vocab_size, itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
-    beside_gradients = state_bytes + logits_bytes if several_steps else max(state_bytes, logits_bytes)
+    beside_gradients = state_bytes + held_logits_bytes if several_steps else max(state_bytes, held_logits_bytes)
     return StateEstimate(
         weights_bytes=weights_bytes,
         gradients_bytes=weights_bytes,
         optimizer_state_bytes=state_bytes,
-        logits_bytes=logits_bytes,
+        logits_bytes=held_logits_bytes,
         kv_cache_bytes=0,
         lower_bound_bytes=2 * weights_bytes + beside_gradients,
     )
@@ -87,27 +89,14 @@ def shortfall_warning(estimate: StateEstimate, available_bytes: int) -> str | No
 def _estimate_inference(weights_bytes: int, facts: ConfigFacts, workload: Workload, itemsize: int) -> StateEstimate:
     decode = workload.kind is WorkloadKind.DECODE
     prompt_tokens = 1 if facts.head is Head.SEQ2SEQ else workload.seq
-    logits_bytes = workload.batch * prompt_tokens * facts.vocab_size * itemsize
-    prefill_bytes = _kv_cache_bytes(facts, workload, 0, itemsize)
-    cache_bytes = _kv_cache_bytes(facts, workload, workload.new_tokens if decode else 0, itemsize)
+    held_logits_bytes = logits_bytes(workload.batch * prompt_tokens, facts.vocab_size, itemsize)
+    prefill_bytes = dynamic_cache_bytes(facts, workload, 0, itemsize)
+    cache_bytes = dynamic_cache_bytes(facts, workload, workload.new_tokens if decode else 0, itemsize)
     return StateEstimate(
         weights_bytes=weights_bytes,
         gradients_bytes=0,
         optimizer_state_bytes=0,
-        logits_bytes=logits_bytes,
+        logits_bytes=held_logits_bytes,
         kv_cache_bytes=cache_bytes,
-        lower_bound_bytes=weights_bytes + max(prefill_bytes + logits_bytes, cache_bytes),
+        lower_bound_bytes=weights_bytes + max(prefill_bytes + held_logits_bytes, cache_bytes),
     )
-
-
-def _kv_cache_bytes(facts: ConfigFacts, workload: Workload, new_tokens: int, itemsize: int) -> int:
-    """Return the bytes of all keys and values after ``new_tokens``; 0 for encoders and recurrent models, which keep none."""
-    if facts.head not in (Head.CAUSAL_LM, Head.SEQ2SEQ) or facts.num_kv_heads is None or facts.head_dim is None:
-        return 0
-    tokens, num_layers = workload.seq + new_tokens, facts.num_layers
-    if facts.head is Head.SEQ2SEQ:
-        tokens += 1  # the start token of the decoder, whose layers cache its own tokens and the prompt's
-        num_layers = facts.num_decoder_layers or facts.num_layers
-    elif facts.sliding_window is not None:
-        tokens = min(tokens, facts.sliding_window - 1)
-    return 2 * num_layers * facts.num_kv_heads * facts.head_dim * itemsize * tokens * workload.batch

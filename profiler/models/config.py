@@ -105,6 +105,9 @@ class ConfigFacts:
     num_heads: int | None
     num_kv_heads: int | None
     head_dim: int | None
+    intermediate_size: int | None
+    """Width inside the feed-forward block; of one expert where there are several."""
+    num_experts_per_token: int | None
     num_decoder_layers: int | None
     """Layers of the decoder of an encoder-decoder model."""
     sliding_window: int | None
@@ -138,6 +141,8 @@ def read_facts(config: Mapping[str, Any], what: str = "The model's configuration
         num_heads=sizes["num_heads"],
         num_kv_heads=sizes["num_kv_heads"] or (1 if config.get("multi_query") is True else sizes["num_heads"]),
         head_dim=sizes["head_dim"] or _head_dim(sizes),
+        intermediate_size=sizes["intermediate_size"],
+        num_experts_per_token=sizes["num_experts_per_token"],
         num_decoder_layers=sizes["num_decoder_layers"],
         sliding_window=None if config.get("use_sliding_window") is False else sizes["sliding_window"],
         max_positions=_max_positions(config, model_type, sizes["max_positions"]),

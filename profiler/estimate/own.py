@@ -1,0 +1,116 @@
+"""A job and a parameter count -> this project's own closed formula of the peak, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from profiler.errors import SpecError
+from profiler.estimate.activations import activation_bytes, loss_bytes
+from profiler.estimate.result import Estimate, Part
+from profiler.estimate.states import StateEstimate, estimate_states
+from profiler.models.catalogue import facts_of
+from profiler.models.config import ConfigFacts
+from profiler.optimizations.optimizers import OPTIMIZER, TorchOptimizer
+from profiler.optimizations.precision import PRECISION, Precision
+from profiler.optimizations.registry import REGISTRY, chosen, validate
+from profiler.recording import Category
+from profiler.spec import Job, WorkloadKind, ZeroGrad
+
+_SOURCE = "https://arxiv.org/abs/2205.05198"
+_KNOWN_FAMILIES = (PRECISION, OPTIMIZER)
+_ALWAYS = "Buffers, workspaces and the allocator's rounding come on top."
+
+Parts = dict[Part, int]
+
+
+def own_estimate(num_parameters: int, job: Job) -> Estimate:
+    """Return the fullest of the instants that closed formulas know.
+
+    Training has four: forward ends, backward begins (activations, logits, log-probabilities and the gradients of both), backward ends
+    (all gradients), the optimizer's step (its temporaries: one copy of the parameters with foreach, two of the largest tensor with
+    for-loop). States are exact from the parameter count (`profiler.estimate.states`); activations are counted by operator
+    (`profiler.estimate.activations`). Inference is weights, KV cache and the prompt's logits.
+
+    Args:
+        num_parameters: with tied weights counted once.
+        job: need not be validated.
+
+    Raises:
+        SpecError: the job is not possible.
+    """
+    states = estimate_states(num_parameters, job)
+    if job.workload.kind is not WorkloadKind.TRAIN:
+        parts, formula, gaps = _inference_parts(states), "weights + max(cache of the prompt + logits, cache)", ""
+    else:
+        parts, gaps = _training_parts(states, job)
+        formula = "weights + optimizer state + max(activations + logits + loss + their gradients, gradients + optimizer temporaries)"
+    return Estimate(
+        name="Headroom",
+        formula_text=formula,
+        source_url=_SOURCE,
+        validity=" ".join(sentence for sentence in (_ALWAYS, gaps, _left_out(job)) if sentence),
+        parts={part: num_bytes for part, num_bytes in parts.items() if num_bytes},
+    )
+
+
+def _training_parts(states: StateEstimate, job: Job) -> tuple[Parts, str]:
+    facts = facts_of(job.model)
+    try:
+        activations, gaps = _activations(facts, job), ""
+    except SpecError:
+        activations, gaps = 0, f"Activations are left out: there is no formula for {facts.model_type}."
+    instants = list(_instants(states, job, facts, activations))
+    return max(instants, key=lambda parts: sum(parts.values())), gaps
+
+
+def _activations(facts: ConfigFacts, job: Job) -> int:
+    micro_batch = job.workload.batch // job.workload.micro_batches
+    itemsize = chosen(job, Precision)[0].itemsize
+    return activation_bytes(facts, batch=micro_batch, seq=job.workload.seq, itemsize=itemsize, on_cpu=job.device == "cpu")
+
+
+def _instants(states: StateEstimate, job: Job, facts: ConfigFacts, activations: int) -> Iterator[Parts]:
+    """Yield the parts of each instant of the last step."""
+    workload = job.workload
+    loss = loss_bytes(facts, workload.batch // workload.micro_batches * workload.seq, chosen(job, Precision)[0].itemsize)
+    several_steps = workload.warmup_steps + workload.steps > 1
+    before_step = states.optimizer_state_bytes if several_steps else 0
+    accumulated = states.gradients_bytes if workload.micro_batches > 1 or (several_steps and not workload.set_to_none) else 0
+    stale = states.gradients_bytes if several_steps and workload.zero_grad is ZeroGrad.BEFORE_BACKWARD else 0
+    forward: Parts = {
+        Category.PARAMETER: states.weights_bytes,
+        Category.OPTIMIZER_STATE: before_step,
+        Category.ACTIVATION: activations,
+        Category.LOGITS: states.logits_bytes + loss,
+    }
+    yield forward | {Category.GRADIENT: max(accumulated, stale)}
+    yield forward | {Category.GRADIENT: accumulated, Category.ACTIVATION_GRADIENT: 2 * loss}
+    held: Parts = {Category.PARAMETER: states.weights_bytes, Category.GRADIENT: states.gradients_bytes}
+    yield held | {Category.OPTIMIZER_STATE: before_step, Category.LOGITS: states.logits_bytes}
+    temporaries = _optimizer_temporary_bytes(states, job, facts)
+    yield held | {Category.OPTIMIZER_STATE: states.optimizer_state_bytes, Category.OPTIMIZER_TEMPORARY: temporaries}
+
+
+def _optimizer_temporary_bytes(states: StateEstimate, job: Job, facts: ConfigFacts) -> int:
+    """Return what Adam makes in its step; the others' formulas need less than the other instants hold."""
+    optimizer, options = chosen(job, TorchOptimizer)
+    arguments = optimizer.arguments(options, job)
+    if optimizer.num_state_copies(options) != 2 or arguments.get("fused"):
+        return 0
+    if arguments.get("foreach"):
+        return states.weights_bytes
+    return 2 * facts.vocab_size * facts.hidden_size * chosen(job, Precision)[0].itemsize
+
+
+def _inference_parts(states: StateEstimate) -> Parts:
+    beside_weights = states.lower_bound_bytes - states.weights_bytes
+    cache = min(states.kv_cache_bytes, beside_weights)
+    if beside_weights > states.kv_cache_bytes:
+        cache = beside_weights - states.logits_bytes
+    return {Category.PARAMETER: states.weights_bytes, Category.KV_CACHE: cache, Category.LOGITS: beside_weights - cache}
+
+
+def _left_out(job: Job) -> str:
+    """Return a sentence on the optimizations that the formulas know nothing of."""
+    names = [toggle.name for toggle in validate(job).toggles if REGISTRY[toggle.name].family not in _KNOWN_FAMILIES]
+    return f"The formulas know nothing of {', '.join(names)}." if names else ""
