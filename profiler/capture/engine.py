@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
 from profiler import workloads
-from profiler.capture.progress import Progress
 from profiler.capture.recorder import Recorder
 from profiler.errors import CaptureUnavailable
 from profiler.optimizations.registry import setup_for, validate
-from profiler.recording import Metadata, Phase
+from profiler.recording import Metadata
 from profiler.spec import Job
+from profiler.tracing.observer import JobObserver, ProgressCallback
 
-_ProgressCallback = Callable[[Progress], None]
 
-
-def capture_job(job: Job, path: Path, *, key: str | None = None, progress: _ProgressCallback | None = None) -> Metadata:
+def capture_job(job: Job, path: Path, *, key: str | None = None, progress: ProgressCallback | None = None) -> Metadata:
     """Run ``job`` on this machine and write its recording to ``path``.
 
     Args:
@@ -49,7 +42,7 @@ def capture_job(job: Job, path: Path, *, key: str | None = None, progress: _Prog
     recorder = Recorder(
         path, title=job.title, find_steps=False, on_gpu=on_gpu, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps
     )
-    observer = _JobObserver(recorder, job, progress or (lambda _: None))
+    observer = _MeasuredJob(recorder, job, progress)
     recorder.start()
     try:
         workloads.run(job, setup, observer)
@@ -85,42 +78,13 @@ def _make_ready(device: torch.device) -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
-class _JobObserver:
-    """Passes on to the recorder and to whoever waits what the workload tells."""
+class _MeasuredJob(JobObserver):
+    """On a GPU a step is over when all that it started is done, so that its samples cover it."""
 
-    def __init__(self, recorder: Recorder, job: Job, progress: _ProgressCallback) -> None:
-        self._recorder = recorder
-        self._progress = progress
-        self._num_steps = job.workload.warmup_steps + job.workload.steps
-        self._step = 0
-        self._process = psutil.Process()
+    def __init__(self, recorder: Recorder, job: Job, progress: ProgressCallback | None) -> None:
+        super().__init__(recorder, job, progress)
         self._on_gpu = torch.device(job.device).type == "cuda"
 
-    @contextmanager
-    def phase(self, phase: Phase) -> Iterator[None]:
-        rss_bytes = self._process.memory_info().rss
-        self._progress(Progress(self._step, self._num_steps, phase.value, self._recorder.allocated_bytes, rss_bytes))
-        with self._recorder.phase(phase):
-            yield
-
-    @contextmanager
-    def step(self, index: int) -> Iterator[None]:
-        self._recorder.step()
-        self._step = index
-        yield
+    def finish_step(self) -> None:
         if self._on_gpu:
-            torch.cuda.synchronize()  # the step's samples cover what it started
-        if index == self._num_steps - 1:
-            self._progress(Progress(self._num_steps, self._num_steps, "saving", self._recorder.allocated_bytes))
-            self._recorder.pause()  # before the model is let go: the recording ends with what is alive between steps
-
-    def built(self, model: nn.Module, optimizer: Optimizer | None) -> None:
-        self._recorder.add(model, optimizer)
-        parameters = list(model.parameters())
-        self._recorder.add_facts(
-            num_parameters=sum(parameter.numel() for parameter in parameters),
-            num_trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        )
-
-    def scalar(self, name: str, value: float) -> None:
-        self._recorder.scalar(name, value)
+            torch.cuda.synchronize()

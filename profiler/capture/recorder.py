@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from profiler.capture.gpu import GpuCapture, describe_gpu
@@ -24,19 +23,19 @@ from profiler.capture.notebook import ProfilerNotebook
 from profiler.capture.samplers import Sampler
 from profiler.capture.surroundings import describe_run
 from profiler.capture.window import Window
-from profiler.errors import CaptureUnavailable, SpecError
-from profiler.recording import SCALARS, Metadata, Phase, Provenance, Role
-from profiler.storage import RecordingWriter
+from profiler.errors import CaptureUnavailable
+from profiler.recording import Metadata, Provenance, Role
+from profiler.storage import SUFFIX
 from profiler.tracing.convert import Converter
-from profiler.tracing.hooks import Hooks
 from profiler.tracing.notes import Label
+from profiler.tracing.session import Session, check_kinds
 
 _MAX_WINDOW_SECONDS = 10.0
 """A window of a program that never steps is cut at the next forward after so long, so that memory stays flat."""
 
 
-class Recorder:
-    """One recording in progress.
+class Recorder(Session):
+    """One measured recording in progress.
 
     Args:
         path: where the recording shall be.
@@ -62,40 +61,26 @@ class Recorder:
         **metadata: Any,
     ) -> None:
         on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
-        self._rank, path = _rank_and_path(Path(path))
-        self._writer = RecordingWriter(path)
-        self._metadata = Metadata(
-            title=title or self._writer.path.stem,
+        rank, path = _rank_and_path(Path(path))
+        self._origin_ns = time.time_ns()
+        described = Metadata(
+            title=title or path.name.removesuffix(SUFFIX),
             provenance=Provenance.MEASURED,
             engine="torch.profiler cuda" if on_gpu else "torch.profiler cpu",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             **{**describe_run(describe_gpu() if on_gpu else None), **metadata},
         )
-        self._writer.describe(self._metadata)
-        self._notebook = ProfilerNotebook()
-        self._hooks = Hooks(self._notebook, self._before_forward)
+        self._pages = ProfilerNotebook()
+        super().__init__(path, described, self._pages, Converter(self._origin_ns, rank), step=0 if find_steps else -1)
         self._sampler = Sampler()
-        self._origin_ns = time.time_ns()
-        self._converter = Converter(self._origin_ns, self._rank)
-        self._gpu = GpuCapture(self._origin_ns, self._rank) if on_gpu else None
+        self._gpu = GpuCapture(self._origin_ns, rank) if on_gpu else None
         self._find_steps = find_steps
         self._saved_tensors = saved_tensors
-        self._step = -1 if not find_steps else 0
         self._window: Window | None = None
         self._window_began = 0.0
         self._preexisting: list[Label] = []
         self._conversion_cpu_s = 0.0
         self._run_cpu_s = 0.0
-
-    @property
-    def path(self) -> Path:
-        """Where the recording is once it is closed."""
-        return self._writer.path
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Bytes alive at the end of the last window."""
-        return self._converter.allocated_bytes
 
     def start(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Begin: count what exists, put the hooks in place, open the first window."""
@@ -113,53 +98,20 @@ class Recorder:
         self._window_began = time.monotonic()
         self.add(model, optimizer)
 
-    def add(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Tell of a model or an optimizer, so that what they hold is named from now on.
-
-        Raises:
-            SpecError: it is neither.
-        """
-        _check_kinds(model, optimizer)
-        if model is not None:
-            self._hooks.add_model(model)
-        if optimizer is not None:
-            self._hooks.add_optimizer(optimizer)
-
     def step(self) -> None:
         """End a step; the next begins. From the first call on, steps are no longer guessed."""
         self._find_steps = False
-        self._turn(self._step + 1)
-
-    @contextmanager
-    def phase(self, phase: Phase | str) -> Iterator[None]:
-        """Mark the block as a phase of the step, such as ``forward``."""
-        with self._notebook.interval("phase", Phase(phase)):
-            yield
-
-    @contextmanager
-    def region(self, name: str) -> Iterator[None]:
-        """Mark the block with a name of your own."""
-        with self._notebook.interval("region", name[:200]):
-            yield
-
-    def scalar(self, name: str, value: float) -> None:
-        """Keep a number of this step, such as the loss."""
-        row = {"step": [self._step], "name": pa.array([name[:200]]).dictionary_encode(), "value": [float(value)]}
-        self._writer.add("scalars", pa.table(row).cast(SCALARS))
-
-    def add_facts(self, **facts: Any) -> None:
-        """Keep sizes that are known beside the events, such as num_parameters."""
-        self._metadata = replace(self._metadata, facts=self._metadata.facts | facts)
+        super().step()
 
     def stop(self, error: BaseException | None = None) -> Metadata:
-        """End the recording and return its metadata; ``error`` is what the program died of, if it did."""
+        """End the recording; see `Session`."""
         self.pause()
         self._sampler.stop()
         self._writer.add("samples", self._sampler.drain())
         return self._writer.close(self._final_metadata(error))
 
     def pause(self) -> None:
-        """See nothing more: what the program does from here on is not part of the recording."""
+        """See nothing more; see `Session`."""
         if self._window is not None:
             self._run_cpu_s += time.process_time()
             self._hooks.remove()
@@ -168,7 +120,7 @@ class Recorder:
                 self._gpu.stop()
 
     def _before_forward(self) -> None:
-        """A model's outermost forward is about to begin: the moment to cut a window if a step is over."""
+        """Cut the window here if a step is over."""
         if self._find_steps and self._hooks.optimizer_stepped:
             self._hooks.optimizer_stepped = False
             self._turn(self._step + 1)
@@ -176,7 +128,6 @@ class Recorder:
             self._turn(self._step)
 
     def _turn(self, step: int) -> None:
-        """Close this window, write what it saw, and open the next, which belongs to ``step``."""
         self._run_cpu_s += time.process_time()
         self._flush()
         self._step = step
@@ -190,12 +141,10 @@ class Recorder:
             return
         began = time.process_time()
         window, self._window = self._window, None
-        raw = window.stop(self._notebook.turn_page())
+        raw = window.stop(self._pages.turn_page())
         parts = self._gpu.join(raw) if self._gpu is not None else {}
-        parts |= self._converter.convert(raw, self._step, self._preexisting, self._hooks.structure)
-        self._preexisting = []
-        for name, part in parts.items():
-            self._writer.add(name, part)
+        preexisting, self._preexisting = self._preexisting, []
+        self._write(raw, parts, preexisting)
         self._conversion_cpu_s += time.process_time() - began
 
     def _count_existing(self) -> list[Label]:
@@ -263,7 +212,7 @@ def record(
         CaptureUnavailable: another profiler is running.
         StorageError: the file cannot be written.
     """
-    _check_kinds(model, optimizer)
+    check_kinds(model, optimizer)
     recorder = Recorder(path, title=title, saved_tensors=saved_tensors)
     recorder.start(model, optimizer)
     try:
@@ -272,14 +221,6 @@ def record(
         recorder.stop(error)
         raise
     recorder.stop()
-
-
-def _check_kinds(model: object, optimizer: object) -> None:
-    """Refuse what is no model or no optimizer, before any hook is in place."""
-    for name, value, kind in (("model", model, torch.nn.Module), ("optimizer", optimizer, torch.optim.Optimizer)):
-        if value is not None and not isinstance(value, kind):
-            expected = f"{kind.__module__.removesuffix('.modules.module').removesuffix('.optimizer')}.{kind.__name__}"
-            raise SpecError(f"{name} is of type {type(value).__name__}, not {expected}. Pass the {name} itself, or leave it out.")
 
 
 def _rank_and_path(path: Path) -> tuple[int, Path]:

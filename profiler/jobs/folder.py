@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from profiler.capture.progress import Progress
 from profiler.errors import FormatError, HeadroomError, SpecError, StorageError
 from profiler.jobs.run import LivePoint, Order, Outcome, RunState, RunStatus, Standing
+from profiler.tracing.progress import Progress
 from profiler.units import MIB
 
 MAX_STDERR_BYTES = 8 * MIB

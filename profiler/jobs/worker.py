@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from profiler.capture.progress import Progress
 from profiler.errors import HeadroomError, SpecError
 from profiler.jobs.folder import RunFolder
 from profiler.jobs.run import CAPTURE, Order, Outcome
+from profiler.tracing.progress import Progress
 
 Engine = Callable[..., Any]
 """``engine(job, path, key=..., progress=...)`` writes the recording to ``path``."""

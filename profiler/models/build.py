@@ -66,7 +66,7 @@ def build_model(model: Model, dtype: torch.dtype = torch.float32, device: str | 
     if model.config is not None:
         _build_on_meta(model, dtype)  # what fails there is the configuration's fault; what fails below, such as for memory, is not
     module = _build(model, dtype)
-    return module if device.type == "cpu" else module.to(device)
+    return module if device == torch.device("cpu") else module.to(device)
 
 
 def inspect_model(model: Model) -> ModelFacts:

@@ -29,6 +29,8 @@ class Converter:
         """Blocks on GPUs whose free was requested, and whose memory a stream may still use."""
         self._existing: list[ExistingBlock] = []
         self._allocator_is_known = False
+        self._tells_completion = False
+        """Whether the end of a free on a GPU is an event of its own."""
         self._workspace_sizes: frozenset[int] = frozenset()
         self._torch_offset: dict[int, int] = {}
         self._torch_bytes: dict[int, int] = {}
@@ -41,15 +43,17 @@ class Converter:
         """Bytes alive at the end of the last window, on all devices."""
         return sum(block.num_bytes for block in self._live.values())
 
-    def begin(self, existing: list[ExistingBlock], workspace_sizes: frozenset[int]) -> None:
+    def begin(self, existing: list[ExistingBlock], workspace_sizes: frozenset[int], *, tells_completion: bool = True) -> None:
         """Count what the CUDA allocator holds before the first window; from then on it alone says what is alive on GPUs.
 
         Args:
             existing: its blocks, as the allocator tells them.
             workspace_sizes: bytes of a cuBLAS workspace.
+            tells_completion: whether the allocator tells when a block's memory can be used again; a simulated one frees at once.
         """
         self._existing = existing
         self._allocator_is_known = True
+        self._tells_completion = tells_completion
         self._workspace_sizes = workspace_sizes
         for block in existing:
             if not block.freed:
@@ -141,8 +145,9 @@ class Converter:
 
     def _free(self, key: tuple[int, int], time_ns: int, rows: EventRows) -> Block:
         block = self._live.pop(key)
-        rows.add(time_ns, Action.FREE_REQUESTED if key[0] >= 0 else Action.FREE_COMPLETED, block, key)
-        if key[0] >= 0 and self._allocator_is_known:
+        at_once = key[0] < 0 or (self._allocator_is_known and not self._tells_completion)
+        rows.add(time_ns, Action.FREE_COMPLETED if at_once else Action.FREE_REQUESTED, block, key)
+        if not at_once and self._allocator_is_known:
             self._completing[key] = block
         return block
 

@@ -13,7 +13,7 @@ from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
 from profiler.capture import window
 from profiler.capture.engine import capture_job
-from profiler.capture.progress import Progress
+from profiler.tracing.progress import Progress
 from profiler.errors import CaptureUnavailable, SpecError
 from profiler.models.catalogue import CATALOGUE
 from profiler.models.config import Head

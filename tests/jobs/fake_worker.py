@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from profiler.capture.progress import Progress
+from profiler.tracing.progress import Progress
 from profiler.errors import SpecError
 from profiler.jobs.worker import main
 from profiler.recording import EVENTS, Metadata, Provenance, Recording

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.capture.progress import Progress
+from profiler.tracing.progress import Progress
 from profiler.errors import FormatError, SpecError
 from profiler.jobs import folder as folder_module
 from profiler.jobs.folder import RunFolder

@@ -1,4 +1,4 @@
-"""What a running capture tells the one who waits for it."""
+"""What a running engine tells the one who waits for it."""
 
 from __future__ import annotations
 

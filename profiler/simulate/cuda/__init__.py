@@ -1,0 +1,5 @@
+"""What CUDA does differently from the CPU whose fake tensors stand for it: which kernels run, what they save and what scratch they need.
+
+Two places, by where torch decides: `functions` are calls above autograd that CUDA answers with other operators; `kernels` are operators
+whose CUDA kernel allocates more than its result.
+"""

@@ -1,0 +1,130 @@
+"""A simulation in progress: what runs in its block runs on fake tensors, and becomes a recording."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from profiler.devices import Gpu
+from profiler.recording import Metadata, Provenance
+from profiler.simulate import patches
+from profiler.simulate.cuda.functions import CudaFunctions
+from profiler.simulate.cuda.kernels import kernels_for
+from profiler.simulate.memory import GPU_DEVICE, HOST_DEVICE, DeviceMemory, HostMemory, Memory
+from profiler.simulate.notebook import SimulatedNotebook
+from profiler.simulate.surroundings import describe_simulation
+from profiler.simulate.tracker import Tracker
+from profiler.storage import SUFFIX
+from profiler.tracing.convert import Converter
+from profiler.tracing.session import Session
+
+_TICK_NS = 1000
+
+
+class Simulation(Session):
+    """Simulates whatever runs in its ``with`` block.
+
+    Args:
+        path: where the recording shall be.
+        gpu: the card to simulate; None for the CPU.
+        title: one line for lists; by default the file's name.
+        metadata: fields of `Metadata` to set, such as job, key and warmup_steps.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | str, gpu: Gpu | None = None, *, title: str | None = None, **metadata: Any) -> None:
+        path = Path(path)
+        described = Metadata(
+            title=title or path.name.removesuffix(SUFFIX),
+            provenance=Provenance.SIMULATED,
+            engine="simulation of cuda" if gpu else "simulation of cpu",
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            **{**describe_simulation(gpu), **metadata},
+        )
+        self._pages = SimulatedNotebook(_TICK_NS)
+        super().__init__(path, described, self._pages, Converter(0, 0))
+        self._host = HostMemory()
+        self._device: DeviceMemory | None = None
+        self._modes: list[AbstractContextManager[Any]] = [patches.in_place(), FakeTensorMode()]
+        kernels: Mapping[Any, Callable[..., Any]] = {}
+        if gpu is not None:
+            self._device = DeviceMemory(self._pages.on_segment)
+            self._converter.begin([], frozenset(), tells_completion=False)
+            self._modes.append(CudaFunctions(gpu, GPU_DEVICE))
+            kernels = kernels_for(gpu, self._device, self._pages)
+        self._tracker = Tracker(self._pages, self._memory_of, kernels)
+        self._modes.append(self._tracker)
+        self._running = ExitStack()
+        self._is_open = False
+        self._is_closed = False
+        self._cpu_seconds = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the program puts its model and its inputs."""
+        return HOST_DEVICE if self._device is None else GPU_DEVICE
+
+    def __enter__(self) -> Self:
+        self._cpu_seconds -= time.process_time()
+        for mode in self._modes:
+            self._running.enter_context(mode)
+        self._hooks.install(saved_tensors=True)
+        self._is_open = True
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self.abandon()
+        elif not self._is_closed:
+            self.stop()
+
+    def pause(self) -> None:
+        """See nothing more; see `Session`. The block still runs on fake tensors."""
+        if self._is_open:
+            self._is_open = False
+            self._hooks.remove()
+            self._flush()
+            self._tracker.is_watching = False
+
+    def stop(self, error: BaseException | None = None) -> Metadata:
+        """End the recording; see `Session`."""
+        self.pause()
+        self._leave()
+        self._is_closed = True
+        overhead = {"run_cpu_seconds": self._cpu_seconds}
+        return self._writer.close(replace(self._metadata, overhead=overhead))
+
+    def abandon(self) -> None:
+        """Keep nothing: a simulation that failed has no numbers to show."""
+        if self._is_open:
+            self._is_open = False
+            self._hooks.remove()
+        self._leave()
+        self._writer.discard()
+
+    def _leave(self) -> None:
+        self._running.close()
+        self._cpu_seconds += time.process_time()
+
+    def _turn(self, step: int) -> None:
+        self._flush()
+        self._step = step
+
+    def _flush(self) -> None:
+        raw, segments = self._pages.turn_page()
+        self._write(raw, {"segments": segments.to_table(0, 0)}, [])
+
+    def _memory_of(self, device: torch.device) -> Memory | None:
+        if device.type == "meta":
+            return None
+        return self._device if self._device is not None and device == GPU_DEVICE else self._host

@@ -1,0 +1,94 @@
+"""Operators on fake tensors, one by one -> allocations: every new storage gets a place, and keeps it until it dies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from profiler.simulate.memory import Memory
+from profiler.simulate.notebook import NOWHERE, SimulatedNotebook, Standing
+from profiler.tracing.raw import Call
+
+_aten = torch.ops.aten
+_ITEM = _aten._local_scalar_dense.default
+
+
+class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator below autograd.
+
+    Args:
+        notebook: what happens is written there.
+        memory_of: the memory of a torch device; None for devices that hold nothing, such as meta.
+        kernels: how to run operators whose kernel allocates more than its result; called as ``kernel(func, args, kwargs)``.
+    """
+
+    def __init__(
+        self,
+        notebook: SimulatedNotebook,
+        memory_of: Callable[[torch.device], Memory | None],
+        kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._notebook = notebook
+        self._memory_of = memory_of
+        self._kernels = kernels
+        self._modules_by_sequence: dict[int, str | None] = {}
+        self._last_sequence = 0
+        self.is_watching = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is _ITEM and isinstance(args[0], FakeTensor):
+            return _value(args[0])
+        if not self.is_watching:
+            return func(*args, **kwargs)
+        notebook = self._notebook
+        notebook.standing = self._stand(func)
+        result = self._run(func, args, kwargs)
+        for tensor in _tensors(result):
+            memory = self._memory_of(tensor.device)
+            if memory is not None:
+                notebook.hold_tensors(tensor, memory)
+        notebook.called(Call(notebook.now_ns, 0, notebook.standing.module, notebook.standing.operator or ""))
+        notebook.standing = NOWHERE
+        return result
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kernel = self._kernels.get(func)
+        return func(*args, **kwargs) if kernel is None else kernel(func, args, kwargs)
+
+    def _stand(self, func: Any) -> Standing:
+        modules = self._notebook.modules
+        module = modules[-1] if modules else None
+        in_backward = torch._C._current_graph_task_id() != -1
+        operator = func._schema.name
+        if in_backward and not modules:
+            node = torch._C._current_autograd_node()
+            module = None if node is None else self._modules_by_sequence.get(node._sequence_nr())
+            return Standing(module, operator, True, False)
+        sequence = torch._C._autograd._get_sequence_nr()
+        if sequence != self._last_sequence:
+            for number in range(self._last_sequence, sequence):
+                self._modules_by_sequence[number] = module
+            self._last_sequence = sequence
+        return Standing(module, operator, in_backward, in_backward)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            if isinstance(item, torch.Tensor):
+                yield item
+
+
+def _value(tensor: torch.Tensor) -> float | int | bool:
+    """Return what a program reads from a tensor without values: true or one, so that masks are full and steps have been counted."""
+    if tensor.dtype is torch.bool:
+        return True
+    return 1.0 if tensor.dtype.is_floating_point else 1
