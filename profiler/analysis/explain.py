@@ -47,7 +47,7 @@ def _peak_sentence(timeline: Timeline, peak: Instant) -> str:
     categories = timeline.categories_at(peak.event)
     ranked = sorted(categories.items(), key=lambda item: -item[1])
     parts = [
-        f"{100 * num_bytes / peak.allocated_bytes:.0f} % {_in_sentence(category)}"
+        f"{100 * num_bytes / peak.allocated_bytes:.0f} % {in_sentence(category)}"
         for category, num_bytes in ranked[:_MAX_PARTS]
         if num_bytes >= _SHARE_WORTH_NAMING * peak.allocated_bytes
     ]
@@ -80,7 +80,7 @@ def _largest_block_sentence(timeline: Timeline, peak: Instant) -> str:
     shape = " ".join(text for text in (blocks.shape.text(row), blocks.dtype.text(row)) if text)
     of_owner = f" of {owner}" if owner else ""
     details = f" ({shape})" if shape else ""
-    return f"The largest block then is {format_bytes(size)} of {_in_sentence(category)}{of_owner}{details}."
+    return f"The largest block then is {format_bytes(size)} of {in_sentence(category)}{of_owner}{details}."
 
 
 def _floor_sentence(timeline: Timeline, counted: Array) -> str:
@@ -148,7 +148,8 @@ _PLURALS = {
 }
 
 
-def _in_sentence(category: Category) -> str:
+def in_sentence(category: Category) -> str:
+    """Return what a category holds as a sentence says it, such as ``activations``."""
     return _PLURALS.get(category, category.label.lower())
 
 

@@ -15,6 +15,7 @@ import pytest
 from profiler import platform_calls
 from profiler.devices import cpu_name, this_machine
 from profiler.platform_calls import container_memory_bytes, end, own_group, processes_below, signal_name
+from tests.conftest import ROOT
 
 GIB = 1024**3
 
@@ -81,4 +82,4 @@ def test_signals_have_names() -> None:
 
 def test_devices_loads_no_torch() -> None:
     code = "import sys, profiler.devices, profiler.capture.samplers; assert not {'torch', 'transformers'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
