@@ -6,11 +6,12 @@ segments or by pages, releasing and retrying. The driver is a `Driver`: it hands
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from profiler.allocator import expandable
-from profiler.allocator.blocks import Block, Pool, Segment
+from profiler.allocator.blocks import ADDRESS_BITS, Block, Pool, Segment
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.sizes import SMALL_BYTES, round_size, segment_bytes, should_split
@@ -169,22 +170,23 @@ class CachingAllocator:
         free = pool.free.get(stream)
         if free is None:
             return None
-        place = free.place_of(size)
-        if place == len(free.blocks):
+        blocks = free.blocks
+        place = bisect_left(free.keys, size << ADDRESS_BITS)
+        if place == len(blocks):
             return None
-        block = free.blocks[place]
+        block = blocks[place]
         if block.segment.expandable:
             if self.config.expandable_segments:
-                block = expandable.best_fit(free.blocks, place)
+                place = expandable.best_fit(blocks, place)
             else:
-                whole = next((found for found in free.blocks[place + 1 :] if not found.segment.expandable), None)
-                if whole is None:
+                place = next((i for i in range(place + 1, len(blocks)) if not blocks[i].segment.expandable), -1)
+                if place < 0:
                     return None
-                block = whole
+            block = blocks[place]
         limit = self.config.max_split_size_bytes
         if limit is not None and self._oversize(block, size, limit):
             return None
-        pool.take(block)
+        pool.take_at(free, place)
         return block
 
     def _oversize(self, block: Block, size: int, limit: int) -> bool:
@@ -258,7 +260,7 @@ class CachingAllocator:
         free = pool.free.get(stream)
         if free is None:
             return False
-        place = free.place_of(wanted)
+        place = bisect_left(free.keys, wanted << ADDRESS_BITS)
         if place < len(free.blocks) and not free.blocks[place].segment.expandable:
             self.release_segment(free.blocks[place])
             return True

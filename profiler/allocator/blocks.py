@@ -82,10 +82,6 @@ class FreeList:
         self.blocks: list[Block] = []
         """In the order of their keys."""
 
-    def place_of(self, size: int) -> int:
-        """Return the place of the first block of at least ``size`` bytes, lowest address first; the number of blocks if there is none."""
-        return bisect_left(self.keys, size << ADDRESS_BITS)
-
 
 class Pool:
     """Small or large blocks of all streams."""
@@ -117,11 +113,14 @@ class Pool:
 
     def take(self, block: Block) -> None:
         """Remove a free block, before anything about it changes."""
-        segment = block.segment
-        free = segment.free
-        place = bisect_left(free.keys, block.key)
-        del free.keys[place], free.blocks[place]
-        if (block.prev is not None or block.next is not None) and not segment.expandable:
+        free = block.segment.free
+        self.take_at(free, bisect_left(free.keys, block.key))
+
+    def take_at(self, free: FreeList, place: int) -> None:
+        """Remove the free block at a place of its list."""
+        block = free.blocks.pop(place)
+        del free.keys[place]
+        if (block.prev is not None or block.next is not None) and not block.segment.expandable:
             self.split_bytes -= block.size
 
     def free_blocks(self) -> list[Block]:

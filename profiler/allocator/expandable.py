@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from profiler.allocator.allocator import CachingAllocator
 
 
-def best_fit(free: list[Block], place: int) -> Block:
-    """Return the block to use among those from ``place`` on: as long as the next one could grow to less, it is the better."""
+def best_fit(free: list[Block], place: int) -> int:
+    """Return the place of the block to use from ``place`` on: as long as the next one could grow to less, it is the better."""
     block = free[place]
     while block.segment.expandable and place + 1 < len(free):
         following = free[place + 1]
         if _reach(following) >= _reach(block):
             break
         block, place = following, place + 1
-    return block
+    return place
 
 
 def _reach(block: Block) -> int:

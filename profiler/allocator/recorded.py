@@ -66,6 +66,16 @@ def recorded(recording: Recording, device: int = 0, rank: int = 0) -> Recorded:
     return Recorded(trace=replace(trace, key=key, source_row=source), start=start or (), config=config, knows_segments=start is not None)
 
 
+def recorded_config(recording: Recording, device: int = 0, rank: int = 0) -> AllocatorConfig:
+    """Return the settings that one memory was recorded under; torch's defaults where the recording does not say.
+
+    Raises:
+        SpecError: it holds impossible settings.
+    """
+    segments = recording.segments.filter(pa.array(_in_lane(recording.segments, device, rank)))
+    return _config(recording.metadata, segments)
+
+
 def _in_lane(table: pa.Table, device: int, rank: int) -> Column:
     mask = pc.and_(pc.equal(table["device"], device), pc.equal(table["rank"].fill_null(0), rank))
     found: Column = mask.fill_null(False).to_numpy(zero_copy_only=False)

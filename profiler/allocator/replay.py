@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,8 +124,7 @@ def replay(
     """
     kept = _Kept() if series else None
     run = _Run(CachingAllocator(config, driver, kept.on_segment if kept else None), start, take_retries=take_retries)
-    steps = trace.steps if until_row is None else [step for step in trace.steps if step[4] < until_row]
-    oom = run.play(steps, kept)
+    oom = run.play(trace.steps(until_row), kept)
     allocator = run.allocator
     return Replay(
         config=allocator.config,
@@ -169,14 +169,14 @@ class _Run:
         self.at_peak = self._fragmentation()
         self._take_retries = take_retries
 
-    def play(self, steps: list[tuple[int, int, int, int, int]], kept: _Kept | None) -> Failure | None:
+    def play(self, steps: Iterator[tuple[int, int, int, int, int]], kept: _Kept | None) -> Failure | None:
         """Go through the steps until the end or until memory runs out."""
         failure = self._play(steps, kept)
         if kept is not None and failure is not None:
             kept.end_step(failure.row)
         return failure
 
-    def _play(self, steps: list[tuple[int, int, int, int, int]], kept: _Kept | None) -> Failure | None:
+    def _play(self, steps: Iterator[tuple[int, int, int, int, int]], kept: _Kept | None) -> Failure | None:
         allocator, live, stats = self.allocator, self.live, self.allocator.stats
         malloc, free, pop, op_alloc, op_free = allocator.malloc, allocator.free, live.pop, int(Op.ALLOC), int(Op.FREE)
         peak = stats.peak_reserved_bytes

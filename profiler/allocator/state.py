@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -19,6 +18,9 @@ class BlockStatus(StrEnum):
     INACTIVE = "inactive"
 
 
+_FREE = BlockStatus.INACTIVE
+
+
 class BlockState(NamedTuple):
     """A piece of a segment."""
 
@@ -28,8 +30,7 @@ class BlockState(NamedTuple):
     status: BlockStatus
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentState:
+class SegmentState(NamedTuple):
     """A range that is mapped, and its blocks by address; of an expandable segment, one row of mapped pages."""
 
     address: int
@@ -68,28 +69,31 @@ class SegmentState:
     @property
     def active_blocks(self) -> list[BlockState]:
         """The blocks that are not free."""
-        return [block for block in self.blocks if block.status is not BlockStatus.INACTIVE]
+        return [block for block in self.blocks if block.status is not _FREE]
 
 
 State = tuple[SegmentState, ...]
 """All segments by address."""
 
 
-def _tile(active: Iterable[BlockState], address: int, num_bytes: int) -> Iterator[BlockState]:
-    """Yield the blocks and the free ranges between them."""
+def _tile(active: Iterable[BlockState], address: int, num_bytes: int) -> list[BlockState]:
+    """Return the blocks and the free ranges between them."""
+    tiles = []
     here, end = address, address + num_bytes
     for block in active:
-        if block.bytes <= 0 or block.address < here or block.address + block.bytes > end:
+        start, size, _, _ = block
+        if size <= 0 or start < here or start + size > end:
             raise FormatError(
-                f"The block of {block.bytes} bytes at {block.address:#x} overlaps another or lies outside its segment "
+                f"The block of {size} bytes at {start:#x} overlaps another or lies outside its segment "
                 f"of {num_bytes} bytes at {address:#x}. The snapshot is damaged; write it again."
             )
-        if block.address > here:
-            yield BlockState(here, block.address - here, 0, BlockStatus.INACTIVE)
-        yield block
-        here = block.address + block.bytes
+        if start > here:
+            tiles.append(BlockState(here, start - here, 0, _FREE))
+        tiles.append(block)
+        here = start + size
     if here < end:
-        yield BlockState(here, end - here, 0, BlockStatus.INACTIVE)
+        tiles.append(BlockState(here, end - here, 0, _FREE))
+    return tiles
 
 
 def reserved_bytes(state: State) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -120,12 +121,20 @@ class Trace:
         joined = [np.concatenate([np.asarray(first, np.int64), then]) for first, then in zip(columns, rest, strict=True)]
         return Trace.of(np.concatenate([np.asarray(head, np.int8), self.kind]), *joined)
 
-    @cached_property
-    def steps(self) -> list[tuple[int, int, int, int, int]]:
-        """The program's steps: ``Op``, key, bytes, stream, row.
+    def steps(self, until_row: int | None = None) -> Iterator[tuple[int, int, int, int, int]]:
+        """Return the program's steps: ``Op``, key, bytes, stream, row; only those of rows before ``until_row`` where it is given.
 
         A free that completes at once is one step; a run of releases is one step; what the driver gave is left out.
         """
+        columns = self._step_columns
+        if until_row is not None:
+            end = bisect_left(columns[-1], until_row)
+            columns = [column[:end] for column in columns]
+        return zip(*columns, strict=True)
+
+    @cached_property
+    def _step_columns(self) -> list[list[int]]:
+        """The steps by field: a hundred settings are tried on one trace, and tuples that nobody keeps cost nothing."""
         kind, key = self.kind, self.key
         following = np.append(kind[1:], Kind.OTHER)
         next_key = np.append(key[1:], -1)
@@ -137,8 +146,7 @@ class Trace:
         ops[1:][at_once[:-1]] = -1
         self._mark_releases(ops)
         keep = np.flatnonzero(ops >= 0)
-        columns = (ops[keep], key[keep], self.bytes[keep], self.stream[keep], keep)
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        return [column.tolist() for column in (ops[keep], key[keep], self.bytes[keep], self.stream[keep], keep)]
 
     def _mark_releases(self, ops: Column) -> None:
         """Set one step at the beginning of each run of releases, by what follows the run."""

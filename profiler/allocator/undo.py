@@ -21,6 +21,11 @@ from profiler.allocator.state import BlockState, BlockStatus, SegmentState, Stat
 from profiler.allocator.trace import Kind, Trace
 from profiler.errors import FormatError
 
+_UNKNOWN = 0
+"""In the place of the bytes of a block that was freed in the history."""
+_STATUS_BEFORE = {Kind.FREE_REQUESTED: BlockStatus.ALLOCATED, Kind.FREE_COMPLETED: BlockStatus.PENDING}
+"""What a block was, by the first row about it."""
+
 
 @dataclass(slots=True)
 class _Range:
@@ -44,72 +49,77 @@ def undo(trace: Trace, final: State, config: AllocatorConfig | None = None) -> S
     Raises:
         FormatError: history and segments contradict each other.
     """
-    config = config or AllocatorConfig()
-    ranges = sorted(_ranges_at_start(trace, final), key=_address)
+    untouched, touched = _by_touch(trace, final)
+    ranges: list[_Range | SegmentState] = sorted([*untouched, *_ranges_at_start(trace, touched)], key=_address)
     _refuse_overlaps(ranges)
-    blocks = _Blocks(trace, final)
-    sizes = _Sizes(trace, config)
-    starts = blocks.addresses
-    states = []
-    for found in ranges:
-        low, high = bisect_left(starts, found.address), bisect_left(starts, found.end)
-        inside = [blocks.at[address] for address in starts[low:high]]
-        is_small = found.is_small
-        if is_small is None:
-            is_small = is_small_range(found.end - found.address, inside, config, is_expandable=found.expandable)
-        exact = is_small or found.expandable or config.expandable_segments
-        states.append(
-            SegmentState.around(
-                sizes.fill(inside, found.end, exact=exact),
-                address=found.address,
-                num_bytes=found.end - found.address,
-                stream=found.stream,
-                is_small=is_small,
-                is_expandable=found.expandable,
-            )
-        )
+    blocks = _Blocks(trace, touched, config or AllocatorConfig())
+    states = [found if isinstance(found, SegmentState) else blocks.state_of(found) for found in ranges]
     return with_range_addresses(states, trace)
 
 
-class _Blocks:
-    """The active blocks at the start by address; bytes are 0 where they are not known."""
+def _by_touch(trace: Trace, final: State) -> tuple[list[SegmentState], list[SegmentState]]:
+    """Return the segments that no row is about, which were there at the start just as they are, and the others."""
+    keys = np.sort(trace.key)
+    first = np.searchsorted(keys, [segment.address for segment in final])
+    behind = np.searchsorted(keys, [segment.end for segment in final])
+    same: tuple[list[SegmentState], list[SegmentState]] = ([], [])
+    for segment, is_touched in zip(final, (first != behind).tolist(), strict=True):
+        same[is_touched or segment.is_expandable].append(segment)
+    return same
 
-    def __init__(self, trace: Trace, final: State) -> None:
+
+class _Blocks:
+    """The active blocks at the start.
+
+    Args:
+        trace: the history.
+        final: the segments at the end that the history is about.
+        config: the settings that were in force.
+    """
+
+    def __init__(self, trace: Trace, final: list[SegmentState], config: AllocatorConfig) -> None:
+        self._config = config
         about_blocks = np.flatnonzero(trace.kind <= Kind.FREE_COMPLETED)
-        keys, first = np.unique(trace.key[about_blocks], return_index=True)
-        first = about_blocks[first]
-        self.at: dict[int, BlockState] = {}
-        seen = set(keys.tolist())
-        for segment in final:
-            for block in segment.active_blocks:
-                if block.address not in seen:
-                    self.at[block.address] = block
+        keys, places = np.unique(trace.key[about_blocks], return_index=True)
+        first = about_blocks[places]
+        self._keys: list[int] = keys.tolist()
+        self._first: list[int] = first.tolist()
+        seen = set(self._keys)
+        blocks = [block for segment in final for block in segment.active_blocks if block.address not in seen]
         there = trace.kind[first] != Kind.ALLOC
-        status = {Kind.FREE_REQUESTED: BlockStatus.ALLOCATED, Kind.FREE_COMPLETED: BlockStatus.PENDING}
         columns = (keys[there], trace.bytes[first[there]], trace.kind[first[there]])
         for address, requested, kind in zip(*(column.tolist() for column in columns), strict=True):
-            self.at[address] = BlockState(address, 0, requested, status[Kind(kind)])
-        self.addresses = sorted(self.at)
+            blocks.append(BlockState(address, _UNKNOWN, requested, _STATUS_BEFORE[kind]))
+        self._blocks = sorted(blocks)
+        self._addresses = [block.address for block in self._blocks]
 
+    def state_of(self, found: _Range) -> SegmentState:
+        """Return a range that was mapped at the start with its blocks."""
+        config, num_bytes = self._config, found.end - found.address
+        inside = self._blocks[bisect_left(self._addresses, found.address) : bisect_left(self._addresses, found.end)]
+        is_small = found.is_small
+        if is_small is None:
+            is_small = is_small_range(num_bytes, inside, config, is_expandable=found.expandable)
+        return SegmentState.around(
+            self._with_sizes(inside, found.end, exact=is_small or found.expandable or config.expandable_segments),
+            address=found.address,
+            num_bytes=num_bytes,
+            stream=found.stream,
+            is_small=is_small,
+            is_expandable=found.expandable,
+        )
 
-class _Sizes:
-    """Finds the size of blocks that were freed during the history."""
-
-    def __init__(self, trace: Trace, config: AllocatorConfig) -> None:
-        self.config = config
-        about_blocks = np.flatnonzero(trace.kind <= Kind.FREE_COMPLETED)
-        keys, first = np.unique(trace.key[about_blocks], return_index=True)
-        self._keys: list[int] = keys.tolist()
-        self._first: list[int] = about_blocks[first].tolist()
-
-    def fill(self, blocks: list[BlockState], end: int, *, exact: bool) -> list[BlockState]:
+    def _with_sizes(self, blocks: list[BlockState], end: int, *, exact: bool) -> list[BlockState]:
         """Return the active blocks of a segment that ends at ``end``, all with their sizes; ``exact``: none has slack here."""
-        ends = [*(block.address for block in blocks[1:]), end]
-        return [block if block.bytes else self._resolve(block, limit, exact=exact) for block, limit in zip(blocks, ends, strict=False)]
+        sized = []
+        for block in reversed(blocks):
+            sized.append(self._resolve(block, end, exact=exact) if block.bytes == _UNKNOWN else block)
+            end = block.address
+        return sized[::-1]
 
     def _resolve(self, block: BlockState, end: int, *, exact: bool) -> BlockState:
         """Return a block that was freed in the history with its size; ``end`` is the first address that cannot be its own."""
-        size = round_size(block.requested_bytes, self.config)
+        size = round_size(block.requested_bytes, self._config)
         gap = end - block.address - size
         if not exact and gap > 0:
             limit = self._largest_slack(size)
@@ -117,8 +127,8 @@ class _Sizes:
         return block._replace(bytes=size)
 
     def _largest_slack(self, size: int) -> int:
-        max_split = self.config.max_split_size_bytes
-        return SMALL_BYTES if max_split is None or size < max_split else self.config.max_non_split_rounding_bytes
+        max_split = self._config.max_split_size_bytes
+        return SMALL_BYTES if max_split is None or size < max_split else self._config.max_non_split_rounding_bytes
 
     def _slack_before_next(self, address: int, size: int, limit: int) -> int:
         """Return the distance to the next block that was there while this one was; 0 where none was close enough to tell."""
@@ -131,7 +141,7 @@ class _Sizes:
         return 0
 
 
-def _ranges_at_start(trace: Trace, final: State) -> list[_Range]:
+def _ranges_at_start(trace: Trace, final: list[SegmentState]) -> list[_Range]:
     """Return the mapped ranges at the start: the final ones, with what the history did to them undone."""
     ranges = [_Range(found.address, found.end, found.stream, found.is_small, found.is_expandable) for found in final]
     whole = {found.address: found for found in ranges if not found.expandable}
@@ -150,7 +160,7 @@ def _ranges_at_start(trace: Trace, final: State) -> list[_Range]:
     return [*whole.values(), *_joined(pages.ranges)]
 
 
-def _refuse_overlaps(ranges: list[_Range]) -> None:
+def _refuse_overlaps(ranges: Sequence[_Range | SegmentState]) -> None:
     for lower, upper in pairwise(ranges):
         if upper.address < lower.end:
             raise FormatError(
@@ -181,7 +191,7 @@ class _Pages:
         self.ranges[first:last] = left
 
 
-def _address(found: _Range) -> int:
+def _address(found: _Range | SegmentState) -> int:
     return found.address
 
 

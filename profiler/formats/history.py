@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,12 +98,12 @@ class HistoryColumns:
         if set(map(type, batch)) != {dict}:
             raise FormatError(f"event {self._num_events:,} is not a dictionary. Record the snapshot again.")
         self.keys |= {key for key in batch[0] if type(key) is str}
-        actions = self._actions(_column(batch, "action"))
-        numbers = [self._numbers(_column(batch, name), name, limit) for name, limit in _NUMBERS]
-        stacks = self._stacks.numbers(_column(batch, "frames"))
+        actions = self._actions(column(batch, "action"))
+        numbers = [self._numbers(column(batch, name), name, limit) for name, limit in _NUMBERS]
+        stacks = self._stacks.numbers(column(batch, "frames"))
         for name in (*LABELS, "pool_id"):
             if name in self._label_codes or name in batch[0] or name in batch[-1]:
-                self._labels(name, _column(batch, name))
+                self._labels(name, column(batch, name))
         for row in np.flatnonzero(actions == ACTION_CODES["oom"]).tolist():
             free = batch[row].get("device_free", 0)
             self._device_free[self._num_events + row] = free if type(free) is int and 0 <= free <= MAX_BYTES else 0
@@ -131,28 +132,32 @@ class HistoryColumns:
         )
 
     def _actions(self, column: list[Any]) -> Array:
-        if set(map(type, column)) != {str}:
-            raise FormatError(f"{self._where(column, str)} has no action. Record the snapshot again.")
         try:
             codes = [ACTION_CODES[action] for action in column]
-        except KeyError:
+        except (KeyError, TypeError):
+            if set(map(type, column)) != {str}:
+                raise FormatError(f"{self._where(column, str)} has no action. Record the snapshot again.") from None
             codes = [ACTION_CODES.get(action, UNKNOWN_ACTION) for action in column]
         return np.fromiter(codes, np.int8, len(codes))
 
     def _numbers(self, column: list[Any], name: str, limit: int) -> Array:
-        kinds = set(map(type, column))
-        if kinds - {int, type(None)}:
-            raise FormatError(f"{self._where(column, int)} has a {name} that is no whole number. Record the snapshot again.")
-        if kinds != {int}:
-            column = [NOT_GIVEN if value is None else value for value in column]
         try:
-            values = np.fromiter(column, np.int64, len(column))
+            values = np.frombuffer(self._packed(column, name), np.int64)
         except OverflowError:
             raise FormatError(f"an event from {self._num_events:,} on has a {name} over 64 bits. Record the snapshot again.") from None
         if values.min() < NOT_GIVEN or values.max() > limit:
             wrong = self._num_events + int(np.argmax((values < NOT_GIVEN) | (values > limit)))
             raise FormatError(f"event {wrong:,} has an impossible {name}; 0 to {limit:,} is allowed. Record the snapshot again.")
         return values
+
+    def _packed(self, column: list[Any], name: str) -> array[int]:
+        """Return whole numbers side by side."""
+        try:
+            return array("q", column)
+        except TypeError:
+            if set(map(type, column)) - {int, type(None)}:
+                raise FormatError(f"{self._where(column, int)} has a {name} that is no whole number. Record the snapshot again.") from None
+            return array("q", [NOT_GIVEN if value is None else value for value in column])
 
     def _labels(self, name: str, column: list[Any]) -> None:
         """Keep a column of texts; one that says nothing so far takes no memory."""
@@ -188,12 +193,12 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (type(value) is str and value in _NOTHING)
 
 
-def _column(batch: list[Any], name: str) -> list[Any]:
-    """Return a field of each event; None where an event has none."""
+def column(rows: list[Any], name: str) -> list[Any]:
+    """Return a field of each row; None where a row has none."""
     try:
-        return [event[name] for event in batch]
+        return [row[name] for row in rows]
     except KeyError:
-        return [event.get(name) for event in batch]
+        return [row.get(name) for row in rows]
 
 
 def _pool(value: Any) -> str | None:

@@ -5,7 +5,7 @@ Memory of a private pool (CUDA graphs, MemPool) is never shared with others: suc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,11 +16,12 @@ from profiler.allocator.trace import Kind, Trace
 from profiler.allocator.undo import undo
 from profiler.formats.history import DeviceHistory
 from profiler.formats.snapshot import Snapshot
-from profiler.formats.state import INACTIVE, Segment
+from profiler.formats.state import FinalBlock, Segment
 
 _POOL_BIT = 50
 """Streams are pointers below this bit; above it stands the number of the private pool."""
 _NO_POOL = (0, 0)
+_FREE = BlockStatus.INACTIVE
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,23 +73,28 @@ def _with_addresses(segments: list[Segment]) -> list[Segment]:
     """Return the segments by address; those without one, as the oldest versions wrote them, get made-up ones behind the others."""
     known = [segment for segment in segments if segment.address is not None]
     driver = Driver()
-    made_up = [replace(segment, address=driver.address_for(segment.bytes)) for segment in segments if segment.address is None]
+    made_up = [segment._replace(address=driver.address_for(segment.bytes)) for segment in segments if segment.address is None]
     return sorted(known + made_up, key=lambda segment: segment.address or 0)
 
 
 def _state(segment: Segment, pool_number: int) -> SegmentState:
-    address = here = segment.address or 0
-    active = []
-    for block in segment.blocks:
-        here = here if block.address is None else block.address
-        if block.state != INACTIVE:
-            active.append(BlockState(here, block.bytes, block.requested_bytes, BlockStatus(block.state)))
-        here += block.bytes
+    address = segment.address or 0
     return SegmentState.around(
-        active,
+        _active(segment.blocks, address),
         address=address,
         num_bytes=segment.bytes,
         stream=segment.stream | pool_number << _POOL_BIT,
         is_small=segment.pool == "small",
         is_expandable=segment.expandable,
     )
+
+
+def _active(blocks: tuple[FinalBlock, ...], address: int) -> list[BlockState]:
+    """Return the blocks of a segment that are not free; one without an address lies right behind the one before it."""
+    active = []
+    for start, size, requested, status, _ in blocks:
+        address = address if start is None else start
+        if status is not _FREE:
+            active.append(BlockState(address, size, requested, status))
+        address += size
+    return active

@@ -1,18 +1,21 @@
-"""The segments of a snapshot as dictionaries -> checked segments and blocks."""
+"""The segments of a snapshot as dictionaries -> checked segments and blocks, field by field: there are thousands of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from itertools import accumulate, pairwise, repeat
 from typing import Any, NamedTuple
 
+from profiler.allocator.state import BlockStatus
 from profiler.errors import FormatError
-from profiler.formats.history import MAX_BYTES, MAX_NUMBER
-from profiler.formats.stacks import NO_STACK, Stacks
+from profiler.formats.history import MAX_BYTES, MAX_NUMBER, column
+from profiler.formats.stacks import Stacks
 from profiler.units import MIB
 
-ALLOCATED, PENDING, INACTIVE = "active_allocated", "active_pending_free", "inactive"
-_STATES = {ALLOCATED: ALLOCATED, PENDING: PENDING, "active_awaiting_free": PENDING, INACTIVE: INACTIVE}
+_STATUS_OF_STATE = {status.value: status for status in BlockStatus} | {"active_awaiting_free": BlockStatus.PENDING}
 _MAX_DEVICE = 1_024
+_NO_STATE = f"is in no known state: {', '.join(_STATUS_OF_STATE)}"
 
 
 class FinalBlock(NamedTuple):
@@ -23,14 +26,12 @@ class FinalBlock(NamedTuple):
     bytes: int
     """What the allocator gave: rounded, and with the slack of a block that was not split."""
     requested_bytes: int
-    state: str
-    """``active_allocated``, ``active_pending_free`` or ``inactive``."""
+    status: BlockStatus
     stack: int
     """Where it was allocated: a place in `Snapshot.stacks`, or `NO_STACK`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A range of device memory that the allocator holds."""
 
     device: int
@@ -46,69 +47,134 @@ class Segment:
     blocks: tuple[FinalBlock, ...]
 
 
+class _Rows:
+    """Dictionaries of one kind.
+
+    Args:
+        rows: what the file has in their place.
+        name: returns what messages call the row at a place.
+    """
+
+    def __init__(self, rows: list[Any], name: Callable[[int], str]) -> None:
+        self._rows, self._name = rows, name
+
+    def values(self, key: str, kind: type, why: str) -> list[Any]:
+        """Return a field of each row, or raise where one has none of that kind, or is no dictionary."""
+        values = [row.get(key) if type(row) is dict else None for row in self._rows]
+        if set(map(type, values)) - {kind}:
+            self.refuse((type(value) is not kind for value in values), why)
+        return values
+
+    def column(self, key: str) -> list[Any]:
+        """Return a field of each row, None where there is none; the rows are dictionaries."""
+        return column(self._rows, key)
+
+    def wholes(self, key: str, limit: int, defaults: Iterable[int] = ()) -> list[int]:
+        """Return whole numbers from 0 to ``limit``; where there is none, the default of the row's place."""
+        values = self.column(key)
+        if defaults and type(None) in set(map(type, values)):
+            values = [default if value is None else value for value, default in zip(values, defaults, strict=False)]
+        self._check(values, key, limit)
+        return values
+
+    def addresses(self) -> list[int | None]:
+        """Return the addresses; None where there is none."""
+        values = self.column("address")
+        self._check([0 if value is None else value for value in values], "address", MAX_NUMBER)
+        return values
+
+    def _check(self, values: list[Any], key: str, limit: int) -> None:
+        if set(map(type, values)) - {int} or not 0 <= min(values, default=0) <= max(values, default=0) <= limit:
+            self.refuse((type(value) is not int or not 0 <= value <= limit for value in values), f"has no {key} from 0 to {limit:,}")
+
+    def refuse(self, wrong: Iterable[bool], why: str) -> None:
+        """Raise if a row is wrong, naming the first one."""
+        for place, is_wrong in enumerate(wrong):
+            if is_wrong:
+                raise FormatError(f"{self._name(place)} {why}. Record the snapshot again.")
+
+
 def read_segments(rows: list[Any], stacks: Stacks) -> list[Segment]:
     """Return the segments.
 
     Raises:
         FormatError: one is not as torch writes it.
     """
-    segments: list[Segment] = []
-    try:
-        for row in rows:
-            segments.append(_segment(row, stacks))
-    except FormatError as error:
-        raise FormatError(f"segment {len(segments):,}{error}. Record the snapshot again.") from error
-    return segments
-
-
-def _segment(row: Any, stacks: Stacks) -> Segment:
-    if type(row) is not dict or type(row.get("blocks")) is not list:
-        raise FormatError(" has no list of blocks")
-    num_bytes = _whole(row, "total_size", MAX_BYTES)
-    address = _whole(row, "address", MAX_NUMBER) if row.get("address") is not None else None
-    pool = row.get("segment_type")
-    return Segment(
-        device=_whole(row, "device", _MAX_DEVICE, 0),
-        address=address,
-        bytes=num_bytes,
-        stream=_whole(row, "stream", MAX_NUMBER, 0),
-        pool=pool if pool in ("small", "large") else ("small" if num_bytes <= 2 * MIB else "large"),
-        pool_id=_pool_id(row.get("segment_pool_id")),
-        expandable=row.get("is_expandable") is True,
-        blocks=_blocks(row["blocks"], address, num_bytes, stacks),
+    table = _Rows(rows, _segment_name)
+    lists = table.values("blocks", list, "has no list of blocks")
+    sizes = table.wholes("total_size", MAX_BYTES)
+    addresses = table.addresses()
+    columns = (
+        table.wholes("device", _MAX_DEVICE, repeat(0)),
+        addresses,
+        sizes,
+        table.wholes("stream", MAX_NUMBER, repeat(0)),
+        [_pool(kind, size) for kind, size in zip(table.column("segment_type"), sizes, strict=True)],
+        [_pool_id(value) for value in table.column("segment_pool_id")],
+        [value is True for value in table.column("is_expandable")],
+        _blocks(lists, addresses, sizes, stacks),
     )
+    return list(map(Segment, *columns))
 
 
-def _blocks(rows: list[Any], address: int | None, num_bytes: int, stacks: Stacks) -> tuple[FinalBlock, ...]:
-    blocks: list[FinalBlock] = []
-    total = 0
-    try:
-        for row in rows:
-            block = _block(row, stacks)
-            total += block.bytes
-            outside = (
-                address is not None and block.address is not None and not address <= block.address <= address + num_bytes - block.bytes
+def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int], stacks: Stacks) -> list[tuple[FinalBlock, ...]]:
+    """Return the blocks of each segment."""
+    starts = [0, *accumulate(map(len, lists))]
+
+    def name(place: int) -> str:
+        segment = bisect_right(starts, place) - 1
+        return f"{_segment_name(segment)}, block {place - starts[segment]:,},"
+
+    table = _Rows([block for blocks in lists for block in blocks], name)
+    states = table.values("state", str, _NO_STATE)
+    if not _STATUS_OF_STATE.keys() >= set(states):
+        table.refuse((state not in _STATUS_OF_STATE for state in states), _NO_STATE)
+    table = _Rows([_with_request(row) if "history" in row else row for block in lists for row in block], name)
+    block_bytes = table.wholes("size", MAX_BYTES)
+    columns = (
+        table.addresses(),
+        block_bytes,
+        table.wholes("requested_size", MAX_BYTES, block_bytes),
+        [_STATUS_OF_STATE[state] for state in states],
+        stacks.numbers(table.column("frames")).tolist(),
+    )
+    blocks = list(map(FinalBlock, *columns))
+    found = [tuple(blocks[start:end]) for start, end in pairwise(starts)]
+    for place, (inside, address, num_bytes) in enumerate(zip(found, addresses, sizes, strict=True)):
+        if not _fits(inside, address, num_bytes):
+            raise FormatError(
+                f"{_segment_name(place)}: a block lies outside of its segment of {num_bytes:,} bytes. Record the snapshot again."
             )
-            if outside or total > num_bytes:
-                raise FormatError(f" lies outside of its segment of {num_bytes:,} bytes")
-            blocks.append(block)
-    except FormatError as error:
-        raise FormatError(f", block {len(blocks):,},{error}") from error
-    return tuple(blocks)
+    return found
 
 
-def _block(row: Any, stacks: Stacks) -> FinalBlock:
-    if type(row) is not dict or not isinstance(state := row.get("state"), str) or state not in _STATES:
-        raise FormatError(f" is in no known state: {', '.join(_STATES)}")
-    num_bytes = _whole(row, "size", MAX_BYTES)
-    frames = row.get("frames")
-    if "history" in row and type(history := row["history"]) is list and history and type(history[0]) is dict:
-        # torch 1.13 and 2.0: the last allocation comes first.
-        frames = history[0].get("frames")
-        row = {"requested_size": history[0].get("real_size", num_bytes), **row}
-    address = None if row.get("address") is None else _whole(row, "address", MAX_NUMBER)
-    requested_bytes = _whole(row, "requested_size", MAX_BYTES, num_bytes)
-    return FinalBlock(address, num_bytes, requested_bytes, _STATES[state], stacks.number(frames) if frames else NO_STACK)
+def _fits(blocks: tuple[FinalBlock, ...], address: int | None, num_bytes: int) -> bool:
+    """Return whether blocks lie inside of a segment."""
+    total = 0
+    for block in blocks:
+        total += block.bytes
+        if address is not None and block.address is not None and not 0 <= block.address - address <= num_bytes - block.bytes:
+            return False
+    return total <= num_bytes
+
+
+def _with_request(row: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a block of torch 1.13 or 2.0 with the fields of its last allocation, which comes first in its history."""
+    history = row["history"]
+    if type(history) is not list or not history or type(history[0]) is not dict:
+        return row
+    requested = history[0].get("real_size", row.get("size"))
+    return {"requested_size": requested, **row, "frames": history[0].get("frames")}
+
+
+def _segment_name(place: int) -> str:
+    return f"segment {place:,}"
+
+
+def _pool(value: Any, num_bytes: int) -> str:
+    if value in ("small", "large"):
+        return str(value)
+    return "small" if num_bytes <= 2 * MIB else "large"
 
 
 def _pool_id(value: Any) -> tuple[int, int]:
@@ -117,11 +183,3 @@ def _pool_id(value: Any) -> tuple[int, int]:
     if type(value) in (tuple, list) and len(value) == 2 and all(type(part) is int and abs(part) <= MAX_NUMBER for part in value):
         return (value[0], value[1])
     return (0, 0)
-
-
-def _whole(row: dict[Any, Any], name: str, limit: int, default: int | None = None) -> int:
-    """Return a whole number of a row, 0 to ``limit``."""
-    value = row.get(name, default)
-    if type(value) is not int or not 0 <= value <= limit:
-        raise FormatError(f" has no {name} from 0 to {limit:,}")
-    return value

@@ -136,14 +136,14 @@ def test_a_recorded_failure_is_tried_again() -> None:
 def test_releases_before_growth_are_the_allocators_and_others_are_the_programs() -> None:
     kinds = [Kind.ALLOC, Kind.SEGMENT_FREE, Kind.SEGMENT_FREE, Kind.SEGMENT_ALLOC, Kind.ALLOC, Kind.SEGMENT_UNMAP, Kind.FREE_REQUESTED]
     trace = Trace.of(kinds, range(7), [MIB] * 7, [0] * 7)
-    assert [step[0] for step in trace.steps] == [Op.ALLOC, Op.RETRY, Op.ALLOC, Op.EMPTY_CACHE, Op.FREE_REQUESTED]
+    assert [step[0] for step in trace.steps()] == [Op.ALLOC, Op.RETRY, Op.ALLOC, Op.EMPTY_CACHE, Op.FREE_REQUESTED]
 
 
 def test_live_blocks_of_a_start_are_allocated_first() -> None:
     blocks = [BlockState(0, 4 * MIB, 4 * MIB - 5, BlockStatus.ALLOCATED), BlockState(8 * MIB, 4 * MIB, 0, BlockStatus.PENDING)]
     start = (SegmentState.around(blocks, address=0, num_bytes=20 * MIB, stream=3, is_small=False),)
     trace = program(("free", 0, 4)).preceded_by(start)
-    assert trace.steps == [
+    assert list(trace.steps()) == [
         (Op.ALLOC, 0, 4 * MIB - 5, 3, 0),
         (Op.ALLOC, 8 * MIB, 4 * MIB, 3, 1),
         (Op.FREE_REQUESTED, 8 * MIB, 4 * MIB, 3, 2),
@@ -181,7 +181,7 @@ def test_releases_of_a_recording_are_put_where_they_happened() -> None:
     columns = {"time_us": [35.0], "device": [0], "rank": [0], "action": ["segment_free"], "address": [0], "bytes": [20 * MIB]}
     released = SEGMENTS.empty_table().from_pydict({**columns, "stream": [0], "stack": [-1]}, schema=SEGMENTS)
     trace = Trace.from_recording(Recording(recording.metadata, recording.events, segments=released))
-    assert [step[0] for step in trace.steps] == [Op.ALLOC, Op.ALLOC, Op.FREE_COMPLETED, Op.EMPTY_CACHE, Op.FREE]
+    assert [step[0] for step in trace.steps()] == [Op.ALLOC, Op.ALLOC, Op.FREE_COMPLETED, Op.EMPTY_CACHE, Op.FREE]
     assert replay(trace).stats.num_device_free == 1
 
 

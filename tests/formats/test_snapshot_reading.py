@@ -34,7 +34,7 @@ def test_real_files_hold_what_is_known_of_them(row: dict[str, Any], recordings: 
     assert counts == known["actions"]
     assert len(history) == known["events"]
     assert sum(segment.bytes for segment in read.segments) == known["final_reserved"]
-    active = [block for segment in read.segments for block in segment.blocks if block.state != "inactive"]
+    active = [block for segment in read.segments for block in segment.blocks if block.status != "inactive"]
     assert len(active) == known["final_blocks_live"]
     assert sum(block.bytes for block in active) == known["final_active"]
     pools = {pool: sum(segment.pool == pool for segment in read.segments) for pool in ("large", "small")}
