@@ -142,22 +142,20 @@ class HistoryColumns:
 
     def _numbers(self, column: list[Any], name: str, limit: int) -> Array:
         try:
-            values = np.frombuffer(self._packed(column, name), np.int64)
+            values = np.frombuffer(_packed(column), np.int64)
+        except TypeError:
+            raise self._no_whole_number(column, name) from None
         except OverflowError:
             raise FormatError(f"an event from {self._num_events:,} on has a {name} over 64 bits. Record the snapshot again.") from None
+        if values.min() <= 1 and bool in set(map(type, column)):  # packed as 1 and 0
+            raise self._no_whole_number(column, name)
         if values.min() < NOT_GIVEN or values.max() > limit:
             wrong = self._num_events + int(np.argmax((values < NOT_GIVEN) | (values > limit)))
             raise FormatError(f"event {wrong:,} has an impossible {name}; 0 to {limit:,} is allowed. Record the snapshot again.")
         return values
 
-    def _packed(self, column: list[Any], name: str) -> array[int]:
-        """Return whole numbers side by side."""
-        try:
-            return array("q", column)
-        except TypeError:
-            if set(map(type, column)) - {int, type(None)}:
-                raise FormatError(f"{self._where(column, int)} has a {name} that is no whole number. Record the snapshot again.") from None
-            return array("q", [NOT_GIVEN if value is None else value for value in column])
+    def _no_whole_number(self, column: list[Any], name: str) -> FormatError:
+        return FormatError(f"{self._where(column, int)} has a {name} that is no whole number. Record the snapshot again.")
 
     def _labels(self, name: str, column: list[Any]) -> None:
         """Keep a column of texts; one that says nothing so far takes no memory."""
@@ -187,6 +185,14 @@ class HistoryColumns:
 
 
 _NUMBERS = (("addr", MAX_NUMBER), ("size", MAX_BYTES), ("stream", MAX_NUMBER), ("time_us", MAX_NUMBER))
+
+
+def _packed(column: list[Any]) -> array[int]:
+    """Return whole numbers side by side, `NOT_GIVEN` for None; a TypeError tells that there are others."""
+    try:
+        return array("q", column)
+    except TypeError:
+        return array("q", [NOT_GIVEN if value is None else value for value in column])
 
 
 def _is_nothing(value: Any) -> bool:
