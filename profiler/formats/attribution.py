@@ -19,6 +19,7 @@ Array = np.ndarray[Any, Any]
 
 OLDER = "(older than the recording)"
 """Stands in the place of a tensor's name where a block is that and nothing more is known."""
+IN_PLACE = "made in the optimizer's step in place of a parameter"
 BY_SIZE = "older, and of the size of a parameter of the named model"
 STATE_BY_SIZE = "older, and one more of the size of a parameter of the named model"
 NO_RULE = "no rule"
@@ -53,7 +54,7 @@ def attribute(
     """
     facts = _Facts(snapshot, history, lives, ran)
     num_blocks = len(lives.birth)
-    names = [rule.name for rule in rules.blocks] + [BY_SIZE, STATE_BY_SIZE, OLDER_ONLY, NO_RULE]
+    names = [rule.name for rule in rules.blocks] + [IN_PLACE, BY_SIZE, STATE_BY_SIZE, OLDER_ONLY, NO_RULE]
     chosen = np.full(num_blocks, len(names) - 1)
     chosen[facts.older] = names.index(OLDER_ONLY)
     roles = np.zeros(num_blocks, np.int32)
@@ -68,6 +69,8 @@ def attribute(
         found = _by_size(lives, unknown, parameter_bytes, 1 if role is Role.PARAMETER else 2)
         chosen[found], roles[found] = names.index(place), int(role)
         unknown = unknown & ~found
+    in_place = facts.in_place_of((roles & int(Role.PARAMETER)) != 0)
+    chosen[in_place], roles[in_place] = names.index(IN_PLACE), int(Role.PARAMETER)
     return Attribution(roles, phase, chosen, tuple(names))
 
 
@@ -110,6 +113,33 @@ class _Facts:
         rows_before = np.concatenate([[0], np.cumsum(inside)])
         there = rows_before[np.where(self._freed, self._death, len(inside))] > rows_before[self._lives.birth]
         return np.asarray(there & ~(self._freed & inside[self._death]))
+
+    def in_place_of(self, parameters: Array) -> list[int]:
+        """Return the blocks that took the place of ``parameters`` in an optimizer's step, or of one that had done so.
+
+        An optimizer that does not update in place makes a new tensor and drops the old one: the place of a parameter that it drops goes to
+        the last that it made, of those of that size that are still there.
+        """
+        lives, updating = self._lives, CODES[Phase.OPTIMIZER]
+        size = lives.requested_bytes[lives.birth]
+        is_size = np.isin(size, size[parameters & (self._freed_in == updating)])
+        made, dropped = (np.flatnonzero(is_size & (phase == updating)) for phase in (self._born_in, self._freed_in))
+        blocks, rows = np.concatenate([made, dropped]), np.concatenate([lives.birth[made], lives.death[dropped]])
+        order = np.argsort(rows, kind="stable")
+        columns = (blocks[order], size[blocks[order]], self._ran.run[rows[order]], order < len(made))
+        holders, found = set(np.flatnonzero(parameters).tolist()), []
+        there: dict[tuple[int, int], dict[int, None]] = {}
+        for block, num_bytes, run, is_new in zip(*(column.tolist() for column in columns), strict=True):
+            same = there.setdefault((run, num_bytes), {})
+            if is_new:
+                same[block] = None
+                continue
+            same.pop(block, None)
+            if block in holders and same:
+                successor, _ = same.popitem()
+                holders.add(successor)
+                found.append(successor)
+        return found
 
     def _metadata(self, rule: BlockRule) -> Array:
         labels = [self._history.labels[name] for name in ("user_metadata", "category") if name in self._history.labels]
