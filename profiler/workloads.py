@@ -47,12 +47,16 @@ class Setup:
 
     dtype: torch.dtype = torch.float32
     """Of the parameters when they are made."""
+    attention: str | None = None
+    """The attention implementation, in transformers' words; None leaves the choice to it."""
     make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
     """Given the parameters that require gradients; needed for training only."""
     transforms: list[Callable[[nn.Module], nn.Module]] = field(default_factory=list)
     """Change the model after it is built and moved, in this order, before the optimizer is made."""
     forward_contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     """Entered anew around every forward, the first outermost; backward runs outside of them."""
+    contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
+    """Entered once around all steps, the first outermost."""
     inference_context: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
     """Entered around the forwards of prefill and decode."""
 
@@ -77,16 +81,19 @@ def run(job: Job, setup: Setup, observer: Observer, *, read_loss: Callable[[Tens
         optimizer = _built_optimizer(job, setup, model)
         observer.built(model, optimizer)
     loop = _Loop(facts, job, model, setup, observer)
-    if optimizer is not None:
-        _train(loop, optimizer, read_loss)
-    elif job.workload.kind is WorkloadKind.PREFILL:
-        _prefill(loop)
-    else:
-        _decode(loop)
+    with ExitStack() as stack:
+        for context in setup.contexts:
+            stack.enter_context(context())
+        if optimizer is not None:
+            _train(loop, optimizer, read_loss)
+        elif job.workload.kind is WorkloadKind.PREFILL:
+            _prefill(loop)
+        else:
+            _decode(loop)
 
 
 def _built_model(job: Job, setup: Setup) -> nn.Module:
-    model = build_model(job.model, setup.dtype, job.device)
+    model = build_model(job.model, setup.dtype, job.device, attention=setup.attention)
     for transform in setup.transforms:
         model = transform(model)
     return model.train(job.workload.kind is WorkloadKind.TRAIN)

@@ -100,6 +100,8 @@ def _fill(job: Job) -> None:
         "seed",
     ):
         session.remember(f"form_{name}", getattr(job.workload, name))
+    for family in families():
+        session.remember(f"form_family_{family.name}", family.default)
     for toggle in job.toggles:
         item = REGISTRY[toggle.name]
         session.remember(f"form_family_{item.family.name}", item.name)
@@ -135,12 +137,14 @@ def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
     }
     chosen = []
     for family, items in shown:
-        names = [item.name for item in items]
+        names = [*([] if family.default else [None]), *(item.name for item in items)]
         key = f"form_family_{family.name}"
         if session.recall(key) not in names:
             session.remember(key, family.default)
-        name = grid.selectbox(family.label, names, format_func=lambda n: REGISTRY[n].label, key=key, help=family.question)
-        chosen.append(REGISTRY[str(name)])
+        labels = {None: family.off_label} | {item.name: item.label for item in items}
+        name = grid.selectbox(family.label, names, format_func=labels.__getitem__, key=key, help=family.question)
+        if name is not None:
+            chosen.append(REGISTRY[str(name)])
     return workload, chosen
 
 

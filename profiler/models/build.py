@@ -52,20 +52,30 @@ class ModelFacts:
     config: ConfigFacts
 
 
-def build_model(model: Model, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> nn.Module:
+def build_model(
+    model: Model, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", *, attention: str | None = None
+) -> nn.Module:
     """Return the model with random weights in ``dtype``, made on the host and then moved, as training scripts do.
 
     On the meta device the weights are made there, without memory.
+
+    Args:
+        model: what to build.
+        dtype: of its parameters.
+        device: where it ends up.
+        attention: transformers' name of the attention implementation; None for the library's choice.
 
     Raises:
         SpecError: the name is not in the catalogue, or the configuration cannot be built.
     """
     device = torch.device(device)
     if device.type == "meta":
-        return _build_on_meta(model, dtype)
+        return _build_on_meta(model, dtype, attention)
     if model.config is not None:
-        _build_on_meta(model, dtype)  # what fails there is the configuration's fault; what fails below, such as for memory, is not
-    module = _build(model, dtype)
+        _build_on_meta(
+            model, dtype, attention
+        )  # what fails there is the configuration's fault, below it is not
+    module = _build(model, dtype, attention)
     return module if device == torch.device("cpu") else module.to(device)
 
 
@@ -86,21 +96,22 @@ def inspect_model(model: Model) -> ModelFacts:
     )
 
 
-def _build_on_meta(model: Model, dtype: torch.dtype) -> nn.Module:
+def _build_on_meta(model: Model, dtype: torch.dtype, attention: str | None) -> nn.Module:
     try:
         with torch.device("meta"):
-            return _build(model, dtype)
+            return _build(model, dtype, attention)
     except SpecError:
         raise
     except _BUILD_ERRORS as error:
         raise SpecError(f"{model.name} cannot be built from its configuration: {_one_line(error)} Correct it and try again.") from error
 
 
-def _build(model: Model, dtype: torch.dtype) -> nn.Module:
+def _build(model: Model, dtype: torch.dtype, attention: str | None) -> nn.Module:
     config, facts = config_of(model), facts_of(model)
     if facts.head is Head.RECURRENT:
         return RecurrentLM(config, dtype)
-    module: nn.Module = _AUTO_MODELS[facts.head].from_config(_transformers_config(model.name, config), dtype=dtype)
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    module: nn.Module = _AUTO_MODELS[facts.head].from_config(_transformers_config(model.name, config), dtype=dtype, **chosen)
     return module
 
 

@@ -93,6 +93,8 @@ class Family:
     """At most one of them is switched on."""
     default: str | None = None
     """What holds where none is switched on."""
+    off_label: str = "Off"
+    """What a page calls none of them, where there is no default."""
     workloads: frozenset[WorkloadKind] = frozenset(WorkloadKind)
     """The workloads in which the family means anything."""
 

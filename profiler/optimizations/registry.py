@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
-from profiler.optimizations import optimizers, precision
+from profiler.optimizations import activations, adapters, attention, optimizers, precision
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.spec import Job, Toggle
 
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 _O = TypeVar("_O", bound=Optimization)
 
-_ALL: tuple[Optimization, ...] = (*precision.OPTIMIZATIONS, *optimizers.OPTIMIZATIONS)
+_ALL: tuple[Optimization, ...] = (
+    *precision.OPTIMIZATIONS,
+    *attention.OPTIMIZATIONS,
+    *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
+    *activations.OPTIMIZATIONS,
+    *optimizers.OPTIMIZATIONS,
+)
 
 REGISTRY: Mapping[str, Optimization] = {item.name: item for item in _ALL}
 """Every optimization under its name, family by family, in the order in which pages show them."""

@@ -17,7 +17,6 @@ GPU_DEVICE = torch.device("cpu", 1)
 and what is on the GPU stays apart from what is on the host."""
 _HOST_ALIGNMENT_BYTES = 64
 """The CPU allocator's alignment (c10/core/alignment.h, gAlignment); addresses only, no size is rounded."""
-_FIRST_HOST_ADDRESS = 1 << 20
 
 
 class Place(NamedTuple):
@@ -48,7 +47,7 @@ class HostMemory:
     index = -1
 
     def __init__(self) -> None:
-        self._next = _FIRST_HOST_ADDRESS
+        self._next = _HOST_ALIGNMENT_BYTES  # 0 would read as no memory at all
 
     def allocate(self, num_bytes: int) -> Place:
         """Return the next address."""

@@ -1,0 +1,73 @@
+"""Activations: which of the tensors that backward needs are kept, and which are made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import SpecError
+from profiler.models.catalogue import facts_of
+from profiler.models.config import Head
+from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.spec import Job, WorkloadKind
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from profiler.workloads import Setup
+
+ACTIVATIONS = Family(
+    name="activations",
+    label="Activations",
+    question="Which activations are kept for backward?",
+    workloads=frozenset((WorkloadKind.TRAIN,)),
+)
+
+
+class Checkpointing(Optimization):
+    """Activation checkpointing by layers."""
+
+    name = "checkpointing"
+    family = ACTIVATIONS
+    label = "Checkpointing"
+    aliases = ("activation-checkpointing", "gradient-checkpointing", "ac")
+    parameters = (
+        Parameter(
+            name="every",
+            kind=ParameterKind.INTEGER,
+            default=1,
+            low=1,
+            high=2048,
+            help="1 checkpoints every layer, 2 every second one, and so on.",
+        ),
+    )
+    formula = "activations = one layer's input a checkpointed layer, and all of one layer while it is made again"
+    source = "Chen et al. 2016, https://arxiv.org/abs/1604.06174; torch.utils.checkpoint, use_reentrant=False"
+    explanation = (
+        "Keeps only the input of each layer and runs the layer's forward again when backward needs the rest: activations shrink to about "
+        "one layer's, for about a third more compute. Once the peak is elsewhere, such as at the logits or in the optimizer's step, more "
+        "of it saves nothing."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Switch checkpointing on in the built model."""
+        every = int(options["every"])
+        setup.transforms.append(lambda model: _checkpointed(model, every))
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse models that have no layers of their own to checkpoint."""
+        if facts_of(job.model).head is Head.RECURRENT:
+            return f"checkpointing works on transformer layers, and {job.model.name} has none. Switch it off."
+        return super().refusal(job)
+
+
+def _checkpointed(model: nn.Module, every: int) -> nn.Module:
+    enable: Any = getattr(model, "activation_checkpointing_enable", None)
+    try:
+        enable({"use_reentrant": False}, every_n_layers=every)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{type(model).__name__} cannot be checkpointed: {error} Switch checkpointing off.") from error
+    return model
+
+
+OPTIMIZATIONS: tuple[Optimization, ...] = (Checkpointing(),)
