@@ -26,12 +26,12 @@ if entry is None:
 lane = choosing.lane(entry.id)
 components.provenance(entry.metadata)
 timeline = session.timeline(entry.id, lane)
-if not replays.is_replayable(timeline.num_events):
+if not timeline.num_events:
+    st.info("This recording has no events: nothing was allocated or freed while it ran.")
     st.stop()
 choice = allocator_editor.editor(*replays.in_force(entry.id, lane))
-with st.spinner("Replaying the recording's requests"):
-    allocator_what_if.metrics(entry.id, lane, choice)
-    st.markdown(allocator_what_if.sentence(entry.id, lane, choice))
+allocator_what_if.metrics(entry.id, lane, choice)
+st.markdown(allocator_what_if.sentence(entry.id, lane, choice))
 
 
 def explore() -> None:

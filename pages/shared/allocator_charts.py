@@ -87,7 +87,7 @@ def _caption(timeline: Timeline, both: list[ReservedSeries], recorded: ReservedS
     """Return what was simulated from what, what was reduced, and what cannot be exact."""
     metadata = timeline.metadata
     version = "{}.{}".format(*choice.torch_version)
-    num_points = max(len(series) for series in both)
+    num_points = max(series.num_points for series in both)
     said = [
         f"Simulated: the requests of {timeline.lane.label}, {metadata.provenance.value} by {metadata.engine}, "
         f"replayed through torch {version}'s CUDA caching allocator."

@@ -12,6 +12,7 @@ from profiler.allocator.out_of_memory import Explanation
 from profiler.analysis.allocator_settings import DEFAULT, label_of
 from profiler.analysis.blocks import Lane
 from profiler.analysis.out_of_memory import alive_when_memory_ran_out
+from profiler.analysis.replays import Explained
 from profiler.analysis.timeline import Timeline
 from profiler.figures.composition import composition_figure
 from profiler.recording import Metadata
@@ -25,14 +26,14 @@ def panel(recording_id: str, lane: Lane | None, choice: Choice, timeline: Timeli
     """Draw the explanation for the chosen setting, or for the default where only that fails; what to do where nothing fails."""
     for sentence in _recorded(timeline.metadata):
         st.markdown(sentence)
-    failing = [setting for setting in (choice.shown, DEFAULT) if trial_of(recording_id, lane, setting, choice).oom]
+    failing = [setting for setting in (choice.shown, DEFAULT) if trial_of(recording_id, lane, setting, choice).trial.oom]
     if choice.capacity_bytes is None:
         st.caption("Give a card above, such as 24GiB or 300 MiB, to see whether memory runs out on it, at which request, and why.")
         return
     if not failing:
         st.caption(f"With {format_bytes(choice.capacity_bytes)} to reserve, both settings pass.")
         return
-    if not wanted("Explain it", _REPLAYS * len(replays.trace(recording_id, lane)), "explain_failure"):
+    if not wanted("Explain it", _REPLAYS * timeline.num_events, "explain_failure"):
         return
     with st.spinner("Trying what would help"):
         found = replays.explanation(recording_id, lane, failing[0], choice.torch_version, choice.capacity_bytes)
@@ -40,9 +41,8 @@ def panel(recording_id: str, lane: Lane | None, choice: Choice, timeline: Timeli
         _draw(recording_id, lane, failing[0], found, timeline)
 
 
-def _draw(recording_id: str, lane: Lane | None, setting: str, found: Explanation, timeline: Timeline) -> None:
-    trace = replays.trace(recording_id, lane)
-    event = max(int(trace.source_row[found.row]), 0)
+def _draw(recording_id: str, lane: Lane | None, setting: str, explained: Explained, timeline: Timeline) -> None:
+    found, event = explained.explanation, explained.event
     where = timeline.at(event)
     step = f"step {where.step}, {where.phase.value}" if where.step >= 0 else where.phase.value
     st.markdown(f"With **{label_of(setting)}** settings memory runs out at event {event:,} ({step}).")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 import streamlit as st
 
-from pages.shared import components, replays
+from pages.shared import components, replays, session
 from pages.shared.allocator_editor import Choice
 from profiler.allocator.what_if import Trial
 from profiler.analysis.allocator_settings import DEFAULT, label_of
 from profiler.analysis.blocks import Lane
+from profiler.analysis.replays import Topic, Tried
 from profiler.figures.what_if import what_if_table
-from profiler.units import MIB, exact_bytes, format_bytes, format_duration_us
+from profiler.units import exact_bytes, format_bytes, format_duration_us
 
 _STEPS_PER_SECOND = 500_000
 _AT_ONCE = 1_500_000
@@ -23,7 +22,7 @@ _AT_ONCE = 1_500_000
 def metrics(recording_id: str, lane: Lane | None, choice: Choice) -> None:
     """Draw the four numbers: what is reserved by default, with the chosen setting, how it fragments, and whether it fits."""
     recorded = replays.recorded(recording_id, lane)
-    default, shown = (trial_of(recording_id, lane, setting, choice) for setting in (DEFAULT, choice.shown))
+    default, shown = (trial_of(recording_id, lane, setting, choice).trial for setting in (DEFAULT, choice.shown))
     first = components.Metric("Peak reserved, default", *_peak(default))
     if recorded is not None:
         note = f"simulated with default {format_bytes(default.peak_reserved_bytes)}"
@@ -50,7 +49,7 @@ def metrics(recording_id: str, lane: Lane | None, choice: Choice) -> None:
 
 def sentence(recording_id: str, lane: Lane | None, choice: Choice) -> str:
     """Return what the chosen setting changes, as a person would say it."""
-    default, shown = (trial_of(recording_id, lane, setting, choice) for setting in (DEFAULT, choice.shown))
+    default, shown = (trial_of(recording_id, lane, setting, choice).trial for setting in (DEFAULT, choice.shown))
     if default.oom or shown.oom:
         names = [label_of(trial.name) for trial in (default, shown) if trial.oom]
         return f"On this card, {' and '.join(names)} would run out of memory; why is said below."
@@ -65,11 +64,11 @@ def sentence(recording_id: str, lane: Lane | None, choice: Choice) -> str:
 
 def table(recording_id: str, lane: Lane | None, choice: Choice) -> pd.DataFrame:
     """Draw the comparison of all settings and return it."""
-    trials = _trials(recording_id, lane, choice)
-    smallest = _smallest(recording_id, lane, choice)
-    sources = replays.trace(recording_id, lane).source_row
-    events = {trial.name: int(sources[trial.oom.row]) for trial in trials if trial.oom}
-    frame = what_if_table(trials, smallest, events)
+    num_events = session.timeline(recording_id, lane).num_events
+    tried = _trials(recording_id, lane, choice, num_events)
+    smallest = _smallest(recording_id, lane, choice, num_events)
+    events = {one.trial.name: one.failure_event for one in tried if one.failure_event is not None}
+    frame = what_if_table([one.trial for one in tried], smallest, events)
     components.table(frame, key="what_if", alt="Reserved memory under each setting", height="content")
     st.caption(
         "Simulated. Fragmentation is where reserved is highest: external is reserved and not allocated, internal is allocated and not "
@@ -78,12 +77,12 @@ def table(recording_id: str, lane: Lane | None, choice: Choice) -> pd.DataFrame:
     return frame
 
 
-def trial_of(recording_id: str, lane: Lane | None, setting: str, choice: Choice) -> Trial:
+def trial_of(recording_id: str, lane: Lane | None, setting: str, choice: Choice) -> Tried:
     """Return the numbers of one of the choice's settings; of those that are drawn, the replay is done already."""
     if setting in (DEFAULT, choice.shown):
-        drawn = replays.series(recording_id, lane, setting, choice.torch_version, choice.capacity_bytes).trial
-        assert drawn is not None, "a simulated series has its numbers"
-        return drawn
+        drawn = replays.series(recording_id, lane, setting, choice.torch_version, choice.capacity_bytes)
+        assert drawn.trial is not None, "a simulated series has its numbers"
+        return Tried(drawn.trial, drawn.failure_event)
     return replays.trial(recording_id, lane, setting, choice.torch_version, choice.capacity_bytes)
 
 
@@ -94,22 +93,24 @@ def wanted(question: str, num_steps: int, key: str) -> bool:
     return st.toggle(f"{question} (about {format_duration_us(num_steps / _STEPS_PER_SECOND * 1e6)})", key=key)
 
 
-def _trials(recording_id: str, lane: Lane | None, choice: Choice) -> list[Trial]:
-    """Return all trials; between any two the page can be left."""
+def _trials(recording_id: str, lane: Lane | None, choice: Choice, num_events: int) -> list[Tried]:
+    """Return the trials of all settings; of a long recording only of those that are drawn, unless all are asked for."""
+    settings = choice.settings
+    others = len(settings) - 2
+    if not wanted(f"Replay {others} other settings", num_events * others, "replay_others"):
+        settings = (DEFAULT, choice.shown)
     bar = st.empty()
-    trials = []
-    for number, setting in enumerate(choice.settings):
-        bar.progress(number / len(choice.settings), f"Replaying with {label_of(setting)}")
-        trials.append(trial_of(recording_id, lane, setting, choice))
+    tried = []
+    for number, setting in enumerate(settings):
+        bar.progress(number / len(settings), f"Replaying with {label_of(setting)}")
+        tried.append(trial_of(recording_id, lane, setting, choice))
     bar.empty()
-    return trials
+    return tried
 
 
-def _smallest(recording_id: str, lane: Lane | None, choice: Choice) -> dict[str, int]:
-    unlimited = replays.trial(recording_id, lane, DEFAULT, choice.torch_version, None)
-    halvings = 2 + math.ceil(math.log2(2 + (unlimited.peak_reserved_bytes - unlimited.peak_requested_bytes) / (2 * MIB)))
-    num_steps = len(replays.trace(recording_id, lane)) * halvings * len(choice.settings)
-    if not wanted("Find the smallest card", num_steps, "find_smallest"):
+def _smallest(recording_id: str, lane: Lane | None, choice: Choice, num_events: int) -> dict[str, int]:
+    num_replays = Topic.SMALLEST.num_replays * len(choice.settings)
+    if not wanted("Find the smallest card", num_replays * num_events, "find_smallest"):
         return {}
     bar = st.empty()
     found = {}

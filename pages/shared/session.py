@@ -24,6 +24,7 @@ from profiler.capture.monitor import History
 from profiler.errors import FormatError
 from profiler.figures.theme import ThemeName
 from profiler.jobs.manager import JobManager
+from profiler.jobs.replayer import Replayer
 from profiler.recording import Recording
 from profiler.spec import Job
 from profiler.storage import RunStore, read_recording
@@ -177,7 +178,16 @@ def recording(recording_id: str) -> Recording:
         StorageError, FormatError: its file went away or is damaged.
         StopIteration: there is none; look among `entries` first.
     """
-    return read_recording(next(entry.path for entry in entries() if entry.id == recording_id))
+    return read_recording(recording_path(recording_id))
+
+
+def recording_path(recording_id: str) -> Path:
+    """Return the file of a recording of this machine.
+
+    Raises:
+        StopIteration: there is none; look among `entries` first.
+    """
+    return next(entry.path for entry in entries() if entry.id == recording_id)
 
 
 @st.cache_resource(max_entries=_MAX_OPEN, show_spinner="Reading the recording")
@@ -212,6 +222,12 @@ def sentences(recording_id: str, lane: Lane | None = None) -> list[str]:
 def jobs() -> JobManager:
     """Return the one manager of worker processes of this server."""
     return JobManager(store().home)
+
+
+@st.cache_resource
+def replayer() -> Replayer:
+    """Return the one worker of this server that replays long recordings."""
+    return Replayer()
 
 
 @st.cache_resource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -45,9 +45,18 @@ class ReservedSeries:
     """What was done with the driver: event, time_us, action, address, bytes, reserved_bytes (after it)."""
     trial: Trial | None = None
     """The peaks and counts of a simulated series."""
+    failure_event: int | None = None
+    """The event at which memory ran out."""
+    num_left_out: int = 0
+    """Points that `thinned` left out."""
 
     def __len__(self) -> int:
         return len(self.event)
+
+    @property
+    def num_points(self) -> int:
+        """How many points there were; those that were left out count."""
+        return len(self) + self.num_left_out
 
     @property
     def failure(self) -> Failure | None:
@@ -90,13 +99,23 @@ class ReservedSeries:
 
     def pick_rows(self, max_points: int = MAX_POINTS) -> Array:
         """Return the points to draw, the peaks of reserved and of allocated among them."""
+        if len(self) <= max_points:
+            return np.arange(len(self))
         half = max_points // 2
         return np.union1d(pick_extremes(self.reserved_bytes, half), pick_extremes(self.allocated_bytes, half))
+
+    def thinned(self) -> ReservedSeries:
+        """Return the series with only those points that a chart shows; its peaks are the same."""
+        if len(self) <= MAX_POINTS:
+            return self
+        rows = np.union1d(self.pick_rows(MAX_POINTS - 2), [self.peak_row, self.fullest_row])
+        columns = {name: getattr(self, name)[rows] for name in ("event", "time_us", "allocated_bytes", "active_bytes", "reserved_bytes")}
+        return replace(self, **columns, num_left_out=self.num_left_out + len(self) - len(rows))
 
     def overlay(self, device: int) -> Series:
         """Return reserved as a series that can be laid over a timeline."""
         rows = self.pick_rows()
-        return Series(str(self.provenance), "reserved_bytes", device, self.time_us[rows], self.reserved_bytes[rows], len(self))
+        return Series(str(self.provenance), "reserved_bytes", device, self.time_us[rows], self.reserved_bytes[rows], self.num_points)
 
     def table(self, rows: Array) -> pd.DataFrame:
         """Return points as rows: event, time_us, allocated_bytes, active_bytes, reserved_bytes, external_fragmentation_share."""
@@ -184,6 +203,7 @@ def simulated_reserved(
         reserved_bytes=run.series.reserved_bytes,
         changes=_changes(run.segment_events, sources, event_us),
         trial=Trial.of(setting, run),
+        failure_event=None if run.oom is None else max(int(sources[run.oom.row]), 0),
     )
 
 

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages.shared import allocator_what_if, replays
+from profiler.jobs.replayer import Replayer, Request
 from profiler.recording import EVENTS, Phase, Recording, Role
 from profiler.storage import RunStore
 from tests import builders
@@ -168,17 +170,39 @@ def test_a_recording_without_events_says_so(opened: Open, home: Path) -> None:
     assert "This recording has no events" in texts(opened("allocator", recording=empty.id))
 
 
-def test_a_recording_that_is_too_long_to_replay_here_says_what_can(opened: Open, on_cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replays, "MAX_STEPS", 3)
+def test_a_long_recording_is_replayed_by_a_worker_with_the_same_numbers(opened: Open, on_cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = opened("allocator", recording=on_cpu, card="64 MiB")
+    st.cache_resource.clear()
+    monkeypatch.setattr(replays, "MAX_EVENTS_HERE", 3)
+    app = opened("allocator", recording=on_cpu, card="64 MiB")
 
-    assert "`python -m profiler replay FILE`" in texts(opened("allocator", recording=on_cpu))
+    assert texts(app) == texts(here)
+    assert settings_table(app).equals(settings_table(here))
+    assert [button.label for button in app.button if button.label in ("Cancel", "Replay it")] == []
+
+
+def test_a_cancelled_replay_stays_so_until_it_is_asked_for_again(opened: Open, on_cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "MAX_EVENTS_HERE", 3)
+    asked: list[Request] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Replayer, "ask", lambda self, request, progress=None: asked.append(request) or st.stop())
+        app = opened("allocator", recording=on_cpu)
+    app.session_state["replays_cancelled"] = asked[0]
+    app.run()
+    assert "The replay was cancelled." in texts(app)
+
+    next(button for button in app.button if button.label == "Replay it").click().run()
+    assert "**Default settings**: peak reserved 70.0 MiB" in texts(app)
 
 
 def test_long_replays_are_asked_for(opened: Open, on_cpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocator_what_if, "_AT_ONCE", 3)
     app = opened("allocator", recording=on_cpu, card="64 MiB")
     assert settings_table(app)["smallest_card_bytes"].isna().all()
+    assert list(settings_table(app).index) == ["default", "expandable_segments:True"]
 
+    app.toggle(key="replay_others").set_value(True).run()
+    assert len(settings_table(app)) >= 5
     app.toggle(key="find_smallest").set_value(True).run()
     assert settings_table(app)["smallest_card_bytes"].notna().all()
     app.toggle(key="explain_failure").set_value(True).run()
