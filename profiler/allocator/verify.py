@@ -16,7 +16,7 @@ from profiler.allocator.driver import Driver
 from profiler.allocator.restore import restore, snapshot
 from profiler.allocator.state import BlockStatus, State
 from profiler.allocator.stats import Stats
-from profiler.allocator.trace import Kind, Trace
+from profiler.allocator.trace import GROWTHS, RELEASES, Kind, Trace
 
 _Range = tuple[str, int, int, int]
 """Action, address, bytes, stream."""
@@ -59,21 +59,18 @@ def verify(trace: Trace, start: State, final: State, config: AllocatorConfig | N
         config: the settings that were in force.
     """
     check = _Check(config or AllocatorConfig(), start)
+    alloc, free_requested, free_completed = int(Kind.ALLOC), int(Kind.FREE_REQUESTED), int(Kind.FREE_COMPLETED)
     columns = (trace.kind.tolist(), trace.key.tolist(), trace.bytes.tolist(), trace.stream.tolist())
     for row, (kind, key, num_bytes, stream) in enumerate(zip(*columns, strict=True)):
         check.row = row
-        if kind == Kind.ALLOC:
+        if kind == alloc:
             check.alloc(key, num_bytes, stream)
-        elif kind == Kind.FREE_REQUESTED:
+        elif kind == free_requested:
             check.free_requested(key)
-        elif kind == Kind.FREE_COMPLETED:
+        elif kind == free_completed:
             check.free_completed(key)
-        elif kind in (Kind.SEGMENT_ALLOC, Kind.SEGMENT_MAP):
-            check.grown.append((Kind(kind).name.lower(), key, num_bytes, stream))
-        elif kind in (Kind.SEGMENT_FREE, Kind.SEGMENT_UNMAP):
-            check.released((Kind(kind).name.lower(), key, num_bytes, stream))
-        elif kind == Kind.OOM:
-            check.take_growth()
+        else:
+            check.rare(Kind(kind), key, num_bytes, stream)
     check.end(final)
     return check.result
 
@@ -108,46 +105,57 @@ class _Check:
 
     def alloc(self, address: int, num_bytes: int, stream: int) -> None:
         """An allocation: the same segments before it, and the same address."""
-        self._end_of_releases()
-        result = self.result
+        if self._run:
+            self._end_of_releases()
         block = self._allocator.malloc(num_bytes, stream)
         assert isinstance(block, Block), "the recorded driver has no limit"
-        result.num_segments += len(self.grown)
-        if self._done == self.grown:
-            result.num_segments_matched += len(self.grown)
-        else:
-            self._differs(f"{self._done} from the driver, recorded {self.grown}")
-        self.grown.clear()
-        self._done.clear()
-        result.num_allocs += 1
-        result.block_bytes.append(block.size)
+        if self.grown or self._done:
+            self._compare_growth()
+        self.result.block_bytes.append(block.size)
         if block.address == address:
-            result.num_allocs_matched += 1
+            self.result.num_allocs_matched += 1
         else:
             self._differs(f"{num_bytes} bytes at {block.address:#x}, recorded {address:#x}")
         self._blocks[address] = block
 
     def free_requested(self, address: int) -> None:
         """A free; whether it completes at once is told by the next row."""
-        self._end_of_releases()
+        if self._run:
+            self._end_of_releases()
         block = self._blocks.get(address)
         if block is not None and block.allocated:
             self._allocator.free_later(block)
 
     def free_completed(self, address: int) -> None:
         """No stream uses the block any more."""
-        self._end_of_releases()
+        if self._run:
+            self._end_of_releases()
         block = self._blocks.pop(address, None)
         if block is not None:
             self._allocator.complete_free(block)
 
-    def released(self, recorded: _Range) -> None:
-        """A segment was given back, or pages were unmapped; the whole run is compared once it ends."""
-        if not self._run:
-            self.take_growth()
-        self._run.append(recorded)
+    def rare(self, kind: Kind, address: int, num_bytes: int, stream: int) -> None:
+        """What was done with the driver. Releases in a row are compared once the run ends."""
+        if kind in GROWTHS:
+            self.grown.append((kind.name.lower(), address, num_bytes, stream))
+        elif kind in RELEASES:
+            if not self._run:
+                self._take_growth()
+            self._run.append((kind.name.lower(), address, num_bytes, stream))
+        elif kind == Kind.OOM:
+            self._take_growth()
 
-    def take_growth(self) -> None:
+    def _compare_growth(self) -> None:
+        """Compare what the model asked of the driver for one request with what the history says."""
+        self.result.num_segments += len(self.grown)
+        if self._done == self.grown:
+            self.result.num_segments_matched += len(self.grown)
+        else:
+            self._differs(f"{self._done} from the driver, recorded {self.grown}")
+        self.grown.clear()
+        self._done.clear()
+
+    def _take_growth(self) -> None:
         """Take over pages that the history mapped for a request that then failed, because there were no more."""
         self._end_of_releases()
         for action, address, num_bytes, stream in self.grown:
@@ -166,6 +174,7 @@ class _Check:
     def end(self, final: State) -> None:
         """Compare what is left with the snapshot's segments."""
         self._end_of_releases()
+        self.result.num_allocs = len(self.result.block_bytes)
         recorded = [(block.address, block.bytes, block.status is BlockStatus.INACTIVE) for segment in final for block in segment.blocks]
         state = snapshot(self._allocator)
         own = {(block.address, block.bytes, block.status is BlockStatus.INACTIVE) for segment in state for block in segment.blocks}

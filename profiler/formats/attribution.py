@@ -10,9 +10,9 @@ import numpy as np
 
 from profiler.formats.history import DeviceHistory
 from profiler.formats.lives import PREEXISTING, Lives
-from profiler.formats.phases import CODES, EventPhases, frame_matches
+from profiler.formats.matching import StackMatcher
+from profiler.formats.phases import CODES, EventPhases
 from profiler.formats.rules import BEFORE, BlockRule, Rules
-from profiler.formats.snapshot import Snapshot
 from profiler.recording import Phase, Role
 
 Array = np.ndarray[Any, Any]
@@ -39,12 +39,12 @@ class Attribution:
 
 
 def attribute(
-    snapshot: Snapshot, history: DeviceHistory, lives: Lives, ran: EventPhases, rules: Rules, parameter_bytes: Iterable[int]
+    stacks: StackMatcher, history: DeviceHistory, lives: Lives, ran: EventPhases, rules: Rules, parameter_bytes: Iterable[int]
 ) -> Attribution:
     """Return what the rules say of each block; the first that holds decides.
 
     Args:
-        snapshot: where stacks are.
+        stacks: those of the snapshot.
         history: the device's history.
         lives: its rows and blocks.
         ran: the phase of each row.
@@ -52,7 +52,7 @@ def attribute(
         parameter_bytes: the sizes of the parameters of the model that the user says it was; blocks that are older than the recording and of
             these sizes are its parameters, further ones of these sizes its optimizer's state.
     """
-    facts = _Facts(snapshot, history, lives, ran)
+    facts = _Facts(stacks, history, lives, ran)
     num_blocks = len(lives.birth)
     names = [rule.name for rule in rules.blocks] + [IN_PLACE, BY_SIZE, STATE_BY_SIZE, OLDER_ONLY, NO_RULE]
     chosen = np.full(num_blocks, len(names) - 1)
@@ -77,8 +77,8 @@ def attribute(
 class _Facts:
     """What rules ask about, by block."""
 
-    def __init__(self, snapshot: Snapshot, history: DeviceHistory, lives: Lives, ran: EventPhases) -> None:
-        self._snapshot, self._history, self._lives, self._ran = snapshot, history, lives, ran
+    def __init__(self, stacks: StackMatcher, history: DeviceHistory, lives: Lives, ran: EventPhases) -> None:
+        self._stacks, self._history, self._lives, self._ran = stacks, history, lives, ran
         num_rows = len(lives)
         self.older = lives.action[lives.birth] == PREEXISTING
         self._stack = lives.stack[lives.birth]
@@ -102,7 +102,7 @@ class _Facts:
         if rule.outlives_phase is not None:
             result &= ~self.older & (self._outlives == rule.outlives_phase)
         if rule.frame is not None:
-            result &= frame_matches(self._snapshot, rule.frame)[self._stack]
+            result &= self._stacks.matches(rule.frame)[self._stack]
         if rule.metadata is not None:
             result &= self._metadata(rule)
         return result

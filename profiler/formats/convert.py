@@ -16,7 +16,8 @@ from profiler.formats.attribution import OLDER, OLDER_ONLY, Attribution, attribu
 from profiler.formats.history import ACTIONS, Array, DeviceHistory
 from profiler.formats.lives import ACTIONS as ROW_ACTIONS
 from profiler.formats.lives import ALLOC, PREEXISTING, UNKNOWN_BYTES, Lives, trace_lives
-from profiler.formats.phases import PHASES, EventPhases, Interval, event_phases, has_python_frame, intervals_of, stack_phases
+from profiler.formats.matching import StackMatcher
+from profiler.formats.phases import PHASES, EventPhases, Interval, event_phases, intervals_of, stack_phases
 from profiler.formats.replayable import DeviceReplay, replayable
 from profiler.formats.rules import Rules, read_rules
 from profiler.formats.snapshot import Snapshot
@@ -61,7 +62,8 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
     sizes = tuple(parameter_bytes)
     origin = _origin(snapshot)
     intervals = intervals_of(snapshot.external_annotations)
-    by_stack, scripted = stack_phases(snapshot, rules), has_python_frame(snapshot)
+    stacks = StackMatcher(snapshot)
+    by_stack = stack_phases(stacks, rules)
     histories = {history.device: history for history in snapshot.devices}
     replays = _replays(snapshot, warnings)
     numbers = sorted(histories.keys() | {segment.device for segment in snapshot.segments})
@@ -76,8 +78,8 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
         own = [interval for interval in intervals if history.times_us is not None]
         clock = None if history.times_us is None else times
         num_older = int((lives.action == PREEXISTING).sum())
-        ran = event_phases(lives.stack, clock, by_stack, scripted, _since(own, origin), rules, num_older=num_older)
-        what = attribute(snapshot, history, lives, ran, rules, sizes)
+        ran = event_phases(lives.stack, clock, by_stack, stacks.python, _since(own, origin), rules, num_older=num_older)
+        what = attribute(stacks, history, lives, ran, rules, sizes)
         devices.append(_Device(history, lives, ran, what, events_us, times, reserved))
     return Recording(
         metadata=_metadata(snapshot, devices, warnings, origin),

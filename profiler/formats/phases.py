@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from profiler.formats.matching import StackMatcher
 from profiler.formats.rules import Rules
-from profiler.formats.snapshot import Annotation, Snapshot
+from profiler.formats.snapshot import Annotation
 from profiler.recording import Phase
 
 Array = np.ndarray[Any, Any]
@@ -42,17 +43,6 @@ class EventPhases:
     """-1 before the first."""
 
 
-def frame_matches(snapshot: Snapshot, pattern: re.Pattern[str]) -> Array:
-    """Return for each stack whether one of its frames matches; one more at the end stands for no stack."""
-    frames = np.array([bool(pattern.search(f"{frame.file.replace(chr(92), '/')}:{frame.function}")) for frame in snapshot.frames], bool)
-    return _any_frame(snapshot, frames)
-
-
-def has_python_frame(snapshot: Snapshot) -> Array:
-    """Return for each stack whether Python made it; one more at the end stands for no stack."""
-    return _any_frame(snapshot, np.array([frame.file.endswith(".py") or frame.file.startswith("<") for frame in snapshot.frames], bool))
-
-
 def intervals_of(annotations: Sequence[Annotation]) -> list[Interval]:
     """Return the intervals that annotations open and close; one that is still open is left out.
 
@@ -69,15 +59,14 @@ def intervals_of(annotations: Sequence[Annotation]) -> list[Interval]:
     return sorted(intervals, key=_start)
 
 
-def stack_phases(snapshot: Snapshot, rules: Rules) -> Array:
+def stack_phases(stacks: StackMatcher, rules: Rules) -> Array:
     """Return for each stack the phase that a rule gives it; one more at the end stands for no stack."""
-    phases = np.full(len(snapshot.stacks) + 1, UNDECIDED, np.int8)
-    python = has_python_frame(snapshot)
+    phases = np.full(len(stacks.python), UNDECIDED, np.int8)
     for rule in reversed(rules.phases):
         if rule.frame is not None:
-            phases[frame_matches(snapshot, rule.frame)] = CODES[rule.phase]
-        elif rule.no_python_frame and python.any():
-            phases[~python] = CODES[rule.phase]
+            phases[stacks.matches(rule.frame)] = CODES[rule.phase]
+        elif rule.no_python_frame and stacks.python.any():
+            phases[~stacks.python] = CODES[rule.phase]
     return phases
 
 
@@ -90,7 +79,7 @@ def event_phases(
         stack: the rows' stacks; -1 for none.
         time_us: the rows' times; None where they are not known.
         by_stack: what `stack_phases` gave.
-        scripted: what `has_python_frame` gave.
+        scripted: `StackMatcher.python`.
         intervals: what `intervals_of` gave.
         rules: the rules.
         num_older: so many rows at the beginning are of blocks older than the recording; nothing ran there.
@@ -153,16 +142,6 @@ def _steps(phase: Array, time_us: Array | None, intervals: list[Interval]) -> Ar
         if not np.isin(phase[last:], [CODES[Phase.FORWARD], CODES[Phase.BACKWARD]]).any():
             step[last:] = step[last - 1]
     return step
-
-
-def _any_frame(snapshot: Snapshot, frames: Array) -> Array:
-    """Return for each stack whether any of its frames is chosen."""
-    lengths = np.array([len(stack) for stack in snapshot.stacks], np.int64)
-    result = np.zeros(len(lengths) + 1, bool)
-    if len(lengths) and len(frames):
-        flat = np.fromiter((frame for stack in snapshot.stacks for frame in stack), np.int64, int(lengths.sum()))
-        result[:-1] = np.add.reduceat(frames[flat], np.concatenate([[0], np.cumsum(lengths)[:-1]])) > 0
-    return result
 
 
 def _when(annotation: Annotation) -> tuple[int, bool]:
