@@ -13,6 +13,8 @@ from profiler.spec import Job
 
 CAPTURE = "capture"
 """The engine that measures."""
+SIMULATE = "simulate"
+"""The engine that runs the workload on fake tensors."""
 MAX_SECONDS = 7 * 24 * 3600.0
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from profiler.errors import HeadroomError, SpecError
 from profiler.jobs.folder import RunFolder
-from profiler.jobs.run import CAPTURE, Order, Outcome
+from profiler.jobs.run import CAPTURE, SIMULATE, Order, Outcome
 from profiler.tracing.progress import Progress
 
 Engine = Callable[..., Any]
 """``engine(job, path, key=..., progress=...)`` writes the recording to ``path``."""
 
-_ENGINES = {CAPTURE: ("profiler.capture.engine", "capture_job")}
+_ENGINES = {CAPTURE: ("profiler.capture.engine", "capture_job"), SIMULATE: ("profiler.simulate.engine", "simulate_job")}
 _REPORT_SECONDS = 0.1
 _MAX_MESSAGE = 1000
 

@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from profiler.tracing.progress import Progress
 from profiler.errors import SpecError
 from profiler.jobs.worker import main
 from profiler.recording import EVENTS, Metadata, Provenance, Recording
 from profiler.spec import Job
 from profiler.storage import RecordingWriter, write_recording
+from profiler.tracing.progress import Progress
 
 MIB = 1024**2
 STUBBORN_CHILD = """

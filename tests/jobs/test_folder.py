@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.tracing.progress import Progress
 from profiler.errors import FormatError, SpecError
 from profiler.jobs import folder as folder_module
 from profiler.jobs.folder import RunFolder
 from profiler.jobs.process import how_it_ended, last_words
 from profiler.jobs.run import Limits, LivePoint, Order, RunState, Standing
 from profiler.spec import Job, Model, Toggle
+from profiler.tracing.progress import Progress
 
 ORDER = Order(
     job=Job(model=Model(name="tiny-gpt2"), toggles=(Toggle.parse("sgd:momentum=0.9"),)),
