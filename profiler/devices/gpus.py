@@ -34,6 +34,8 @@ class Gpu:
     architecture: str
     """volta, turing, ampere, ada, hopper or blackwell."""
     compute_capability: tuple[int, int]
+    num_multiprocessors: int
+    """Streaming multiprocessors; attention splits its work by them."""
     memory_bytes: int
     """What the driver reports in total; context and other processes are not yet taken off."""
     memory_source: str
@@ -90,6 +92,7 @@ def _read(name: str, row: dict[str, Any]) -> Gpu:
         device_names=tuple(row["device_names"]),
         architecture=row["architecture"],
         compute_capability=(major, minor),
+        num_multiprocessors=row["num_multiprocessors"],
         memory_bytes=row["memory_mib"] * MIB,
         memory_source=row["memory_source"],
         bandwidth_bytes_per_s=row["bandwidth_gb_per_s"] * 1e9,
