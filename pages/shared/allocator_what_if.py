@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import pandas as pd
 import streamlit as st
 
@@ -13,6 +16,8 @@ from profiler.analysis.blocks import Lane
 from profiler.analysis.replays import Topic, Tried
 from profiler.figures.what_if import what_if_table
 from profiler.units import exact_bytes, format_bytes, format_duration_us
+
+Found = TypeVar("Found")
 
 _STEPS_PER_SECOND = 500_000
 _AT_ONCE = 1_500_000
@@ -99,25 +104,31 @@ def _trials(recording_id: str, lane: Lane | None, choice: Choice, num_events: in
     others = len(settings) - 2
     if not wanted(f"Replay {others} other settings", num_events * others, "replay_others"):
         settings = (DEFAULT, choice.shown)
-    bar = st.empty()
-    tried = []
-    for number, setting in enumerate(settings):
-        bar.progress(number / len(settings), f"Replaying with {label_of(setting)}")
-        tried.append(trial_of(recording_id, lane, setting, choice))
-    bar.empty()
-    return tried
+    return _with_progress(settings, "Replaying with {}", lambda setting: trial_of(recording_id, lane, setting, choice))
 
 
 def _smallest(recording_id: str, lane: Lane | None, choice: Choice, num_events: int) -> dict[str, int]:
     num_replays = Topic.SMALLEST.num_replays * len(choice.settings)
     if not wanted("Find the smallest card", num_replays * num_events, "find_smallest"):
         return {}
+    found = _with_progress(
+        choice.settings,
+        "Finding the smallest card with {}",
+        lambda setting: replays.smallest(recording_id, lane, setting, choice.torch_version),
+    )
+    return dict(zip(choice.settings, found, strict=True))
+
+
+def _with_progress(settings: Sequence[str], text: str, find: Callable[[str], Found]) -> list[Found]:
+    """Return what is found for each setting; between any two the page can be left."""
     bar = st.empty()
-    found = {}
-    for number, setting in enumerate(choice.settings):
-        bar.progress(number / len(choice.settings), f"Finding the smallest card with {label_of(setting)}")
-        found[setting] = replays.smallest(recording_id, lane, setting, choice.torch_version)
-    bar.empty()
+    found = []
+    try:
+        for number, setting in enumerate(settings):
+            bar.progress(number / len(settings), text.format(label_of(setting)))
+            found.append(find(setting))
+    finally:
+        bar.empty()
     return found
 
 

@@ -23,6 +23,8 @@ _COMMAND = (sys.executable, "-m", "profiler.jobs.replay_worker")
 _KEPT = 500
 """Answers that are remembered; the largest are maps of segments, some MB."""
 _WAIT_SECONDS = 0.2
+_FRUGAL = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Arrow's own pool keeps what a recording took while it was read: a third of the worker's memory."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Replayer:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._worker is None or self._worker.poll() is not None:
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self._worker = subprocess.Popen(list(self._command), env=worker_environment(), **pipes, **own_group())
+            self._worker = subprocess.Popen(list(self._command), env=worker_environment() | _FRUGAL, **pipes, **own_group())
             atexit.register(self.close)
         return self._worker
 
