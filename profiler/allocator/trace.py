@@ -135,18 +135,21 @@ class Trace:
     @cached_property
     def _step_columns(self) -> list[list[int]]:
         """The steps by field: a hundred settings are tried on one trace, and tuples that nobody keeps cost nothing."""
-        kind, key = self.kind, self.key
-        following = np.append(kind[1:], Kind.OTHER)
-        next_key = np.append(key[1:], -1)
-        at_once = (kind == Kind.FREE_REQUESTED) & (following == Kind.FREE_COMPLETED) & (next_key == key)
-        ops = np.full(len(kind), -1, np.int8)
+        ops = np.full(len(self), -1, np.int8)
         for from_kind, op in _OP_OF_KIND:
-            ops[kind == from_kind] = op
+            ops[self.kind == from_kind] = op
+        at_once = self.frees_at_once
         ops[at_once] = Op.FREE
-        ops[1:][at_once[:-1]] = -1
+        ops[at_once + 1] = -1
         self._mark_releases(ops)
         keep = np.flatnonzero(ops >= 0)
-        return [column.tolist() for column in (ops[keep], key[keep], self.bytes[keep], self.stream[keep], keep)]
+        return [column.tolist() for column in (ops[keep], self.key[keep], self.bytes[keep], self.stream[keep], keep)]
+
+    @property
+    def frees_at_once(self) -> Column:
+        """The rows that request a free which the next row completes, as is usual."""
+        requested = (self.kind[:-1] == Kind.FREE_REQUESTED) & (self.kind[1:] == Kind.FREE_COMPLETED) & (self.key[:-1] == self.key[1:])
+        return np.flatnonzero(requested)
 
     def _mark_releases(self, ops: Column) -> None:
         """Set one step at the beginning of each run of releases, by what follows the run."""

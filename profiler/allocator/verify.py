@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from profiler.allocator import expandable
 from profiler.allocator.allocator import CachingAllocator
 from profiler.allocator.blocks import Block
@@ -60,15 +62,16 @@ def verify(trace: Trace, start: State, final: State, config: AllocatorConfig | N
     """
     check = _Check(config or AllocatorConfig(), start)
     alloc, free_requested, free_completed = int(Kind.ALLOC), int(Kind.FREE_REQUESTED), int(Kind.FREE_COMPLETED)
-    columns = (trace.kind.tolist(), trace.key.tolist(), trace.bytes.tolist(), trace.stream.tolist())
-    for row, (kind, key, num_bytes, stream) in enumerate(zip(*columns, strict=True)):
+    rows = np.delete(np.arange(len(trace)), trace.frees_at_once)  # the completion alone frees a block just the same
+    columns = (rows, trace.kind[rows], trace.key[rows], trace.bytes[rows], trace.stream[rows])
+    for row, kind, key, num_bytes, stream in zip(*(column.tolist() for column in columns), strict=True):
         check.row = row
         if kind == alloc:
             check.alloc(key, num_bytes, stream)
-        elif kind == free_requested:
-            check.free_requested(key)
         elif kind == free_completed:
             check.free_completed(key)
+        elif kind == free_requested:
+            check.free_requested(key)
         else:
             check.rare(Kind(kind), key, num_bytes, stream)
     check.end(final)
@@ -119,7 +122,7 @@ class _Check:
         self._blocks[address] = block
 
     def free_requested(self, address: int) -> None:
-        """A free; whether it completes at once is told by the next row."""
+        """A free that does not complete at once."""
         if self._run:
             self._end_of_releases()
         block = self._blocks.get(address)
@@ -127,11 +130,13 @@ class _Check:
             self._allocator.free_later(block)
 
     def free_completed(self, address: int) -> None:
-        """No stream uses the block any more."""
+        """A free that was requested before, or right now: no stream uses the block any more."""
         if self._run:
             self._end_of_releases()
         block = self._blocks.pop(address, None)
-        if block is not None:
+        if block is not None and block.allocated:
+            self._allocator.free(block)
+        elif block is not None:
             self._allocator.complete_free(block)
 
     def rare(self, kind: Kind, address: int, num_bytes: int, stream: int) -> None:

@@ -101,7 +101,7 @@ class _Facts:
             result &= self._lives.requested_bytes[self._lives.birth] == rule.requested_bytes
         if rule.outlives_phase is not None:
             result &= ~self.older & (self._outlives == rule.outlives_phase)
-        if rule.frame is not None:
+        if rule.frame is not None and result.any():
             result &= self._stacks.matches(rule.frame)[self._stack]
         if rule.metadata is not None:
             result &= self._metadata(rule)

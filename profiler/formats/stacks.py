@@ -45,8 +45,9 @@ class Stacks:
         # Events of one place share their frame objects but not always the list. Hashing sixty frames costs more than all else, so lists are
         # looked up by a few of their frames and then compared, which for shared frames is sixty comparisons of pointers.
         self._seen: dict[tuple[int, ...], list[tuple[list[Any], int]]] = {}
-        self._frames_seen: dict[int, tuple[Any, int]] = {}
-        """By identity; the frame is kept, so the identity is."""
+        self._frames_seen: dict[int, int] = {}
+        """Numbers by identity; the frames are kept, so the identities are."""
+        self._kept: list[Any] = []
 
     def numbers(self, column: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Return the stack's number for each event's ``frames``; `NO_STACK` for those without.
@@ -89,7 +90,11 @@ class Stacks:
         if type(frames) is not list:
             raise FormatError("frames are not a list. Record the snapshot again.")
         candidates = self._seen.setdefault(key, [])
-        numbers = tuple(map(self._frame, frames[:MAX_FRAMES]))
+        calls = frames[:MAX_FRAMES]
+        try:
+            numbers = tuple(map(self._frames_seen.__getitem__, map(id, calls)))
+        except KeyError:
+            numbers = tuple(map(self._frame, calls))
         number = self._stack_numbers.setdefault(numbers, len(self.stacks))
         if number == len(self.stacks):
             self.stacks.append(numbers)
@@ -101,12 +106,12 @@ class Stacks:
         """Drop what only serves to recognize lists of the file that was read."""
         self._seen.clear()
         self._frames_seen.clear()
+        self._kept.clear()
 
     def _frame(self, frame: Any) -> int:
-        if (seen := self._frames_seen.get(id(frame))) is not None:
-            return seen[1]
-        number = self._new_frame(frame)
-        self._frames_seen[id(frame)] = (frame, number)
+        if (number := self._frames_seen.get(id(frame))) is None:
+            number = self._frames_seen[id(frame)] = self._new_frame(frame)
+            self._kept.append(frame)
         return number
 
     def _new_frame(self, frame: Any) -> int:
