@@ -7,6 +7,7 @@ say only what was requested: their older blocks are allocated first, in their or
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiler.allocator.config import NEWEST, AllocatorConfig
+from profiler.allocator.private_pools import PoolRange, recorded_pools, streams_by_pool
 from profiler.allocator.sizes import round_size
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State, active_bytes
 from profiler.allocator.trace import Column, Trace
@@ -52,7 +54,8 @@ def recorded(recording: Recording, device: int = 0, rank: int = 0) -> Recorded:
     config = _config(recording.metadata, segments)
     in_lane = _in_lane(recording.events, device, rank)
     older = in_lane & pc.equal(_actions(recording.events), Action.PREEXISTING.value).to_numpy(zero_copy_only=False)
-    start = _start(recording.events.filter(pa.array(older)), segments, config) if len(segments) else None
+    pools = recorded_pools(recording.metadata, device, rank)
+    start = _start(recording.events.filter(pa.array(older)), segments, config, pools) if len(segments) else None
     rows = np.flatnonzero(in_lane if start is None else in_lane & ~older)
     events = recording.events.take(pa.array(rows))
     trace = Trace.from_recording(replace(recording, events=events, segments=segments), device, rank)
@@ -103,13 +106,15 @@ def torch_version_of(metadata: Metadata) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _start(older: pa.Table, segments: pa.Table, config: AllocatorConfig) -> State | None:
+def _start(older: pa.Table, segments: pa.Table, config: AllocatorConfig, pools: Sequence[PoolRange]) -> State | None:
     """Return the segments and blocks that are older than the recording; None where they do not fit each other."""
     reserved = segments.filter(pc.equal(_actions(segments), Action.PREEXISTING.value)).sort_by("address")
     blocks = sorted(_blocks(older, config))
     addresses = [block.address for block in blocks]
     states = []
-    for address, num_bytes, stream in zip(*(_numbers(reserved, name).tolist() for name in ("address", "bytes", "stream")), strict=True):
+    starts, sizes, streams = (_numbers(reserved, name) for name in ("address", "bytes", "stream"))
+    columns = (starts, sizes, streams_by_pool(streams, starts, pools))
+    for address, num_bytes, stream in zip(*(column.tolist() for column in columns), strict=True):
         inside = blocks[bisect_left(addresses, address) : bisect_left(addresses, address + num_bytes)]
         states.append(
             SegmentState.around(

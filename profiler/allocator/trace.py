@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.allocator.private_pools import PoolRange, recorded_pools, streams_by_pool
 from profiler.allocator.state import BlockStatus, State
 from profiler.recording import Action, Recording
 
@@ -94,9 +95,12 @@ class Trace:
         mask = pc.and_(_is_of(events, device, rank), pc.greater(events["requested_bytes"], 0))
         rows = np.flatnonzero(pc.fill_null(mask, False).to_numpy())
         events = events.take(pa.array(rows))
-        key, num_bytes, stream = (events[name].fill_null(0).to_numpy() for name in ("block", "requested_bytes", "stream"))
-        trace = cls.of(_kinds(events["action"]), key, num_bytes, stream, rows)
-        return trace._with_releases(recording.segments.filter(_is_of(recording.segments, device, rank)), events["time_us"].to_numpy())
+        pools = recorded_pools(recording.metadata, device, rank)
+        names = ("block", "requested_bytes", "stream", "address")
+        key, num_bytes, stream, address = (events[name].fill_null(0).to_numpy() for name in names)
+        trace = cls.of(_kinds(events["action"]), key, num_bytes, streams_by_pool(stream, address, pools), rows)
+        segments = recording.segments.filter(_is_of(recording.segments, device, rank))
+        return trace._with_releases(segments, events["time_us"].to_numpy(), pools)
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -159,14 +163,14 @@ class Trace:
         follows = np.append(self.kind, Kind.OTHER)[ends + 1]
         ops[starts] = np.where(np.isin(follows, (*GROWTHS, Kind.OOM)), Op.RETRY, Op.EMPTY_CACHE)
 
-    def _with_releases(self, segments: pa.Table, times_us: Column) -> Trace:
+    def _with_releases(self, segments: pa.Table, times_us: Column, pools: Sequence[PoolRange]) -> Trace:
         """Return the trace with the segments' rows of a Recording put in by time."""
         kinds = _kinds(segments["action"])
         if not np.isin(kinds, (*RELEASES, Kind.OOM)).any():
             return self
         order = np.argsort(np.concatenate([times_us, segments["time_us"].to_numpy()]), kind="stable")
-        columns = [segments[name].fill_null(0).to_numpy().astype(np.int64) for name in ("address", "bytes", "stream")]
-        columns.append(np.full(len(kinds), -1))
+        address, num_bytes, stream = (segments[name].fill_null(0).to_numpy().astype(np.int64) for name in ("address", "bytes", "stream"))
+        columns = [address, num_bytes, streams_by_pool(stream, address, pools), np.full(len(kinds), -1)]
         own = (self.key, self.bytes, self.stream, self.source_row)
         joined = [np.concatenate([first, then])[order] for first, then in zip(own, columns, strict=True)]
         return Trace.of(np.concatenate([self.kind, kinds])[order], *joined)

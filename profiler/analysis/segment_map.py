@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
+from profiler.allocator.private_pools import without_pool
 from profiler.allocator.replay import Failure, replay
 from profiler.allocator.sizes import SMALL_BYTES, SMALL_SEGMENT_BYTES
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
@@ -166,7 +167,7 @@ def _mapped(segment: SegmentState, places: Mapping[int, int]) -> MappedSegment:
         )
         for block in segment.blocks
     )
-    return MappedSegment(segment.address, segment.bytes, segment.stream, segment.is_small, segment.is_expandable, pieces)
+    return MappedSegment(segment.address, segment.bytes, without_pool(segment.stream), segment.is_small, segment.is_expandable, pieces)
 
 
 def _recorded_state(segments: pa.Table, blocks: list[BlockState]) -> State:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from profiler.allocator.private_pools import FACT, MAX_RANGES, without_pool
 from profiler.allocator.verify import verify
 from profiler.errors import FormatError, SpecError
 from profiler.formats.attribution import OLDER, OLDER_ONLY, Attribution, attribute
@@ -82,7 +83,7 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
         what = attribute(stacks, history, lives, ran, rules, sizes)
         devices.append(_Device(history, lives, ran, what, events_us, times, reserved))
     return Recording(
-        metadata=_metadata(snapshot, devices, warnings, origin),
+        metadata=_metadata(snapshot, devices, warnings, origin, _private_pools(replays, warnings)),
         events=_events(devices),
         segments=_segments(devices),
         marks=_marks(devices, _since(intervals, origin)),
@@ -123,7 +124,7 @@ def _lives(
     elif (lives.action == PREEXISTING).any():
         num_older = int((lives.action == PREEXISTING).sum())
         warnings.append(f"GPU {history.device}: {num_older:,} blocks are older than the recording; where they were made is not known.")
-    reserved = [(segment.address, segment.bytes, segment.stream & (2**50 - 1)) for segment in (replay.start if replay else ())]
+    reserved = [(segment.address, segment.bytes, without_pool(segment.stream)) for segment in (replay.start if replay else ())]
     return lives, reserved
 
 
@@ -258,7 +259,15 @@ def _stacks(snapshot: Snapshot) -> pa.Table:
     return pa.table({"stack": pa.array(range(len(texts)), pa.int32()), "frames": pa.array(texts, pa.string())}, schema=STACKS)
 
 
-def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], origin: int) -> Metadata:
+def _private_pools(replays: dict[int, DeviceReplay], warnings: list[str]) -> dict[str, Any]:
+    """Return the fact that says which segments are of private pools; nothing where there are none."""
+    ranges = [found._asdict() for replay in replays.values() for found in replay.private_pools]
+    if len(ranges) > MAX_RANGES:
+        warnings.append(f"{len(ranges):,} segments are of private pools, too many to keep: a replay takes them for the pools of all.")
+    return {FACT: ranges} if 0 < len(ranges) <= MAX_RANGES else {}
+
+
+def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], origin: int, pools: dict[str, Any]) -> Metadata:
     created = datetime.datetime.fromtimestamp(origin / 1e6, datetime.UTC) if 0 < origin < 2**52 else datetime.datetime.now(datetime.UTC)
     out_of_memory = [
         {"device": device.history.device, "event": row, "requested_bytes": int(device.history.sizes[row]), "device_free_bytes": free}
@@ -277,7 +286,7 @@ def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], o
         engine=f"CUDA memory snapshot, torch {snapshot.torch_version_guess}",
         created=created.isoformat(timespec="microseconds"),
         device={"kind": "cuda"},
-        facts=facts | ({"oom": out_of_memory[-100:]} if out_of_memory else {}),
+        facts=facts | pools | ({"oom": out_of_memory[-100:]} if out_of_memory else {}),
         warnings=[f"Categories are told by rules from stacks, annotations and lifetimes; torch {snapshot.torch_version_guess}.", *warnings],
     )
 

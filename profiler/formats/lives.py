@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.allocator.private_pools import without_pool
 from profiler.allocator.state import BlockStatus, State
 from profiler.formats.history import ACTION_CODES, DeviceHistory
 from profiler.formats.stacks import NO_STACK
@@ -169,7 +170,7 @@ class _Older:
                 number = number_of.pop(found.address, num_blocks)
                 num_blocks += number == num_blocks
                 asked = found.requested_bytes or found.bytes
-                rows.append((number, found.address, asked, found.bytes, segment.stream & (2**50 - 1)))
+                rows.append((number, found.address, asked, found.bytes, without_pool(segment.stream)))
         columns = np.array(sorted(rows, key=_by_address), np.int64).reshape(-1, 5)
         # A stack at the end belongs to a block that is there at the end: one without any event.
         places = columns[:, :2].tolist()

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.allocator.private_pools import FACT
 from profiler.recording import TABLES, Recording
 
 _NUMBERED = {"block", "stack"}
@@ -37,7 +38,9 @@ def merge_ranks(recordings: Mapping[int, Recording], title: str) -> Recording:
         offsets["stack"] += _largest(recording.stacks, "stack") + 1
     first = recordings[min(recordings)].metadata
     facts = {name: value for name, value in first.facts.items() if name != "category_rules"}
-    metadata = replace(first, id="", title=title, facts=facts | {"origin_us": began}, warnings=_warnings(recordings))
+    pools = [{**row, "rank": rank} for rank, recording in recordings.items() for row in recording.metadata.facts.get(FACT, [])]
+    facts |= {"origin_us": began} | ({FACT: pools} if pools else {})
+    metadata = replace(first, id="", title=title, facts=facts, warnings=_warnings(recordings))
     return Recording(metadata=metadata, **{name: _joined(tables) for name, tables in parts.items()})
 
 

@@ -1,7 +1,4 @@
-"""A snapshot's columns and segments -> the trace, the states and the settings that the allocator's replay takes.
-
-Memory of a private pool (CUDA graphs, MemPool) is never shared with others: such a pool is replayed as a stream of its own.
-"""
+"""A snapshot's columns and segments -> the trace, the states and the settings that the allocator's replay takes."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ import numpy as np
 
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
+from profiler.allocator.private_pools import MAX_POOLS, PoolRange, streams_by_pool, with_pool
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
 from profiler.allocator.trace import Kind, Trace
 from profiler.allocator.undo import undo
+from profiler.errors import FormatError
 from profiler.formats.history import DeviceHistory
 from profiler.formats.snapshot import Snapshot
 from profiler.formats.state import FinalBlock, Segment
 
-_POOL_BIT = 50
-"""Streams are pointers below this bit; above it stands the number of the private pool."""
 _NO_POOL = (0, 0)
 _FREE = BlockStatus.INACTIVE
 
@@ -33,7 +30,7 @@ class DeviceReplay:
     start: State
     final: State
     config: AllocatorConfig
-    num_private_pools: int
+    private_pools: list[PoolRange]
 
 
 def replayable(snapshot: Snapshot) -> list[DeviceReplay]:
@@ -52,20 +49,19 @@ def replayable(snapshot: Snapshot) -> list[DeviceReplay]:
 def _device(device: int, history: DeviceHistory | None, all_segments: list[Segment], config: AllocatorConfig) -> DeviceReplay:
     segments = _with_addresses([segment for segment in all_segments if segment.device == device])
     pools = sorted({segment.pool_id for segment in segments} - {_NO_POOL})
+    if len(pools) > MAX_POOLS:
+        raise FormatError(f"GPU {device} has {len(pools):,} private pools; at most {MAX_POOLS:,} are replayed.")
     numbers = {_NO_POOL: 0} | {pool: number for number, pool in enumerate(pools, 1)}
     final = tuple(_state(segment, numbers[segment.pool_id]) for segment in segments)
-    trace = Trace.of([], [], [], []) if history is None else _trace(history, final)
-    return DeviceReplay(device, trace, undo(trace, final, config), final, config, len(pools))
+    private = [PoolRange(device, 0, s.address or 0, s.bytes, numbers[s.pool_id]) for s in segments if s.pool_id != _NO_POOL]
+    trace = Trace.of([], [], [], []) if history is None else _trace(history, private)
+    return DeviceReplay(device, trace, undo(trace, final, config), final, config, private)
 
 
-def _trace(history: DeviceHistory, final: State) -> Trace:
+def _trace(history: DeviceHistory, private: list[PoolRange]) -> Trace:
     """Return the history as a trace; codes of actions are the kinds, unknown ones change nothing."""
     kind = np.where(history.actions < 0, Kind.OTHER, history.actions)
-    stream = history.streams.astype(np.int64)
-    for segment in final:
-        if segment.stream >> _POOL_BIT:
-            inside = (history.addresses >= segment.address) & (history.addresses < segment.end)
-            stream = np.where(inside, segment.stream, stream)
+    stream = streams_by_pool(history.streams.astype(np.int64), history.addresses, private)
     return Trace.of(kind, history.addresses, history.sizes, stream)
 
 
@@ -83,7 +79,7 @@ def _state(segment: Segment, pool_number: int) -> SegmentState:
         _active(segment.blocks, address),
         address=address,
         num_bytes=segment.bytes,
-        stream=segment.stream | pool_number << _POOL_BIT,
+        stream=with_pool(segment.stream, pool_number),
         is_small=segment.pool == "small",
         is_expandable=segment.expandable,
     )
