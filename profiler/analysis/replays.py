@@ -96,7 +96,7 @@ class Replays:
     def __init__(self, recording: Recording, timeline: Timeline, count: Callable[[int], None] | None = None) -> None:
         self._timeline = timeline
         trace = lane_trace(recording, timeline.lane)
-        self._trace = trace if count is None else _CountedTrace(**vars(trace), count=count)
+        self._trace = trace if count is None else CountedTrace(**vars(trace), count=count)
         self._numbers: Array = block_numbers(recording, timeline)
 
     @property
@@ -149,12 +149,14 @@ class Replays:
 
 
 @dataclass(frozen=True, eq=False)
-class _CountedTrace(Trace):
+class CountedTrace(Trace):
     """A trace that tells how far each replay of it is."""
 
     count: Callable[[int], None]
+    """Is told how many more steps were replayed, from time to time."""
 
     def steps(self, until_row: int | None = None) -> Iterator[tuple[int, int, int, int, int]]:
+        """Return the steps, as `Trace.steps`."""
         steps = super().steps(until_row)
         while part := tuple(islice(steps, _COUNTED_STEPS)):
             yield from part

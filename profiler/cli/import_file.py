@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     out = output_path(options.out, SUFFIX)
     reading = reading_of(options)
-    with progress_shown(options.file) as progress:
+    with progress_shown(f"Reading {options.file.name}") as progress:
         recording = import_file(options.file, out, reading, progress)
     summary = summarize(recording) | {"path": str(out), "category_rules": recording.metadata.facts.get("category_rules", [])}
     print_json(summary) if options.json else print_summary(summary)

@@ -58,7 +58,7 @@ def read_file(path: Path) -> Recording:
     Raises:
         StorageError, FormatError: as `profiler.formats.opening.open_file`.
     """
-    with progress_shown(path) as progress:
+    with progress_shown(f"Reading {path.name}") as progress:
         return open_file(path, progress=progress)
 
 
@@ -86,12 +86,12 @@ def chosen_lane(recording: Recording, options: argparse.Namespace) -> Lane:
 
 
 @contextlib.contextmanager
-def progress_shown(path: Path) -> Iterator[Callable[[float], None] | None]:
-    """Give what tells on a terminal how far reading is; None where nobody would see it."""
+def progress_shown(doing: str) -> Iterator[Callable[[float], None] | None]:
+    """Give what tells on a terminal how far something is, 0 to 1; None where nobody would see it."""
     if not sys.stderr.isatty():
         yield None
         return
     try:
-        yield lambda share: print(f"\r\033[KReading {path.name}: {share:.0%}", end="", file=sys.stderr, flush=True)
+        yield lambda share: print(f"\r\033[K{doing}: {share:.0%}", end="", file=sys.stderr, flush=True)
     finally:
         print("\r\033[K", end="", file=sys.stderr, flush=True)

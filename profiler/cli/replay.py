@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,14 @@ from profiler.allocator.driver import Driver
 from profiler.allocator.out_of_memory import explain_out_of_memory
 from profiler.allocator.recorded import Recorded, recorded
 from profiler.allocator.replay import replay
+from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial
 from profiler.analysis.blocks import Lane
 from profiler.analysis.instants import instant_facts, recorded_out_of_memory
+from profiler.analysis.replays import CountedTrace, Topic
 from profiler.analysis.timeline import Timeline
 from profiler.cli.command import DONE, Commands, add_command, print_json
-from profiler.cli.reading import add_file_option, add_lane_options, chosen_lane, read_file
+from profiler.cli.reading import add_file_option, add_lane_options, chosen_lane, progress_shown, read_file
 from profiler.errors import SpecError
 from profiler.recording import Provenance, Recording
 from profiler.units import exact_bytes, format_bytes, parse_bytes
@@ -53,12 +56,15 @@ def _run(options: argparse.Namespace) -> int:
     config = _config(found.config, options.alloc_conf, version)
     timeline = Timeline.of(recording, lane=lane)
     name = options.alloc_conf or ("defaults" if options.alloc_conf == "" or not found.knows_segments else "as recorded")
-    if as_recorded:
-        trial = Trial.of(name, replay(found.trace, config, start=found.start, take_retries=True))
-        out_of_memory = recorded_out_of_memory(recording, timeline)
-    else:
-        trial = Trial.of(name, replay(found.trace.preceded_by(found.start), config, Driver(capacity_bytes)))
-        out_of_memory = _failure(recording, timeline, found, trial) if trial.oom else None
+    trace = found.trace if as_recorded else found.trace.preceded_by(found.start)
+    with progress_shown(f"Replaying {options.file.name}") as progress:
+        told = _told(trace, 1, progress)
+        start = found.start if as_recorded else ()
+        trial = Trial.of(name, replay(told, config, Driver(capacity_bytes), start=start, take_retries=as_recorded))
+    out_of_memory = recorded_out_of_memory(recording, timeline) if as_recorded else None
+    if trial.oom and not as_recorded:
+        with progress_shown("Trying other settings") as progress:
+            out_of_memory = _failure(recording, timeline, _told(trace, Topic.EXPLANATION.num_replays, progress), trial)
     result = _result(recording, lane, trial, out_of_memory, _notes(found, as_recorded))
     print_json(result) if options.json else _print(result)
     return DONE
@@ -85,13 +91,27 @@ def _config(known: AllocatorConfig, alloc_conf: str | None, version: tuple[int, 
     return replace(known, torch_version=min(version, NEWEST)) if alloc_conf is None else AllocatorConfig.parse(alloc_conf, version)
 
 
-def _failure(recording: Recording, timeline: Timeline, found: Recorded, trial: Trial) -> dict[str, Any]:
+def _told(trace: Trace, num_replays: int, progress: Callable[[float], None] | None) -> Trace:
+    """Return the trace, which tells how far this many replays of it are."""
+    if progress is None:
+        return trace
+    num_steps, done = num_replays * sum(1 for _ in trace.steps()), 0
+
+    def count(num_more: int) -> None:
+        nonlocal done
+        done += num_more
+        progress(min(done / num_steps, 1.0))
+
+    return CountedTrace(trace.kind, trace.key, trace.bytes, trace.stream, trace.source_row, count)
+
+
+def _failure(recording: Recording, timeline: Timeline, trace: Trace, trial: Trial) -> dict[str, Any]:
     """Return where memory ran out in a replay, why, and what would have helped."""
     assert trial.oom is not None
     assert trial.capacity_bytes is not None, "without a limit nothing runs out"
-    why = explain_out_of_memory(found.trace, trial.config, trial.capacity_bytes, start=found.start)
+    why = explain_out_of_memory(trace, trial.config, trial.capacity_bytes)
     assert why is not None, "the same replay runs out again"
-    sources = found.trace.preceded_by(found.start).source_row[: trial.oom.row + 1]
+    sources = trace.source_row[: trial.oom.row + 1]
     known = sources[sources >= 0]
     event = int(known[-1]) if len(known) else -1
     failed_itself = event >= 0 and sources[-1] >= 0  # a recorded error is no event: what came before it is

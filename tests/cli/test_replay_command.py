@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,23 @@ def test_a_card_that_is_too_small_says_what_and_where_and_what_helps(run: Run, i
     assert oom["frames"][0] == "/job/model.py:7:forward"
     assert sum(oom["categories_alive"].values()) == 6 * 9 * MIB
     assert {"alloc_conf": "expandable_segments:True", "peak_reserved_bytes": 80 * MIB} in oom["remedies"]
+
+
+def test_a_terminal_is_told_how_far_replaying_and_trying_are(run: Run, imported: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = imported(fragmented())
+    quiet = run("replay", path, "--capacity", "90MiB")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+
+    told = run("replay", path, "--capacity", "90MiB")
+
+    assert quiet.err == ""
+    assert told.out == quiet.out
+    assert "Replaying made.headroom: 100%" in run("replay", path).err
+    shares = [int(share) for share in re.findall(r"Trying other settings: (\d+)%", told.err)]
+    assert len(shares) > 2
+    assert shares == sorted(shares)
+    assert 0 < shares[0] <= shares[-1] <= 100
+    assert told.err.endswith("\r\033[K"), "the line is wiped at the end"
 
 
 def test_the_remedy_that_is_named_helps(run: Run, imported: Import) -> None:
