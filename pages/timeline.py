@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.shared import charts, choosing, components, details, downloads, instant, navigation, session
+from pages.shared import against, charts, choosing, components, details, downloads, instant, navigation, session
 
 navigation.require_app()
 components.heading("Timeline", "Where did the memory go, and when?")
@@ -38,6 +38,7 @@ st.page_link(
     icon=":material/arrow_forward:",
     query_params=session.recording_link(entry) | ({"memory": lane.label} if lane else {}),
 )
+against.panel(entry.id, lane)
 downloads.row(entry, lane)
 components.how_to_read(
     """

@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from profiler.analysis.timeline import Timeline
-from profiler.recording import EVENTS, Recording
+from profiler.recording import EVENTS, Phase, Recording, Role
 from profiler.storage import RunStore
 from tests import builders
 from tests.pages.conftest import Open, texts
@@ -154,3 +154,22 @@ def test_each_memory_of_a_recording_can_be_chosen(opened: Open, home: Path) -> N
 
     assert first.metric[0].value == "64 B"
     assert host.metric[0].value == "100 B"
+
+
+def test_what_another_recording_had_alive_is_told_at_the_peaks_and_at_the_ends(opened: Open, stored: str, home: Path) -> None:
+    tape = builders.Tape()
+    with tape.step(0), tape.phase(Phase.FORWARD):
+        tape.alloc(400, roles=Role.PARAMETER, module="other")
+    other = RunStore(home).add(tape.recording(title="Before")).id
+
+    app = opened("timeline", recording=stored, against=other)
+    assert "**1.95 KiB** are alive at the peak here and **400 B** there: Before (measured)." in texts(app)
+    table = next(frame.value for frame in app.dataframe if "difference_bytes" in frame.value)
+    assert table["difference_bytes"].sum() == SMALL.peak_bytes - 400
+
+    app.segmented_control(key="linked_alive").set_value("end").run()
+    assert app.query_params["alive"] == "end"
+    assert "are alive at the end here" in texts(app)
+    app.selectbox(key="linked_against").set_value("").run()
+    assert "against" not in app.query_params
+    assert "are alive at the end here" not in texts(app)
