@@ -10,11 +10,12 @@ components.heading("Headroom", "See where a language model's memory goes, and wh
 open_file, profile_now = st.columns(2, border=True)
 with open_file:
     st.subheader("Open a recording or a CUDA snapshot", anchor=False)
+    files = st.container()
     with components.refusals_shown():
         reading = opening.known_model()
-        with components.refusals_shown():
+        with files, components.refusals_shown():
             opening.upload(reading)
-        with components.refusals_shown():
+        with files, components.refusals_shown():
             opening.path(reading)
 with profile_now:
     st.subheader("Profile a model now", anchor=False)

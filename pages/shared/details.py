@@ -38,8 +38,8 @@ def _largest(categories: dict[str, int], peak: int) -> list[components.Metric]:
     if not categories:
         return []
     name = max(categories, key=categories.__getitem__)
-    value = f"{components.category_label(name)} {100 * categories[name] / peak:.0f} %"
-    return [components.Metric("Largest at the peak", value, exact_bytes(categories[name]), format_bytes(categories[name]))]
+    share = f"{components.category_label(name)}, {100 * categories[name] / peak:.0f} %"
+    return [components.Metric("Largest at the peak", format_bytes(categories[name]), exact_bytes(categories[name]), share)]
 
 
 def _states(summary: dict[str, object]) -> components.Metric:
@@ -67,4 +67,4 @@ def _seen_by_system(recording_id: str) -> list[components.Metric]:
         return []
     series = found[0]
     text = "The most that the system saw in use while the run was recorded; includes memory outside of tensors."
-    return [components.Metric(f"{series.label}, peak", format_bytes(float(series.values.max())), text)]
+    return [components.Metric(series.label, format_bytes(float(series.values.max())), text, "peak")]

@@ -59,7 +59,8 @@ def _metrics(now: MachineNow) -> list[components.Metric]:
         _of(now.total_bytes),
     )
     swap = components.Metric("Swap used", format_bytes(now.swap_used_bytes), "Memory that was moved to disk.", _of(now.swap_total_bytes))
-    load = components.Metric("Processor", f"{now.cpu_percent:.0f} %", "Of all cores together.", f"{now.num_processes} processes")
+    percent = "not yet read" if now.cpu_percent is None else f"{now.cpu_percent:.0f} %"
+    load = components.Metric("Processor", percent, "Of all cores together.", f"{now.num_processes} processes")
     return [used, swap, load, _gpu_metric(now)]
 
 

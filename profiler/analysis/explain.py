@@ -84,12 +84,17 @@ def _largest_block_sentence(timeline: Timeline, peak: Instant) -> str:
 
 
 def _floor_sentence(timeline: Timeline, counted: Array) -> str:
+    """Say what is never freed in the events that count: before them a run may hold less."""
     floor = int(timeline.total[counted].min())
     changing = timeline.peak_bytes - floor
     if not floor or not changing:
         return ""
     share = 100 * changing / timeline.peak_bytes
-    return f"{format_bytes(floor)} is there at every moment; the other {format_bytes(changing)} ({share:.0f} % of the peak) comes and goes."
+    when = "" if len(counted) == timeline.num_events else " after the warm-up" if timeline.metadata.warmup_steps else " of the steps"
+    return (
+        f"{format_bytes(floor)} is there at every moment{when}; the other {format_bytes(changing)} ({share:.0f} % of the peak)"
+        " comes and goes."
+    )
 
 
 def _next_phase_sentence(timeline: Timeline, peak: Instant, counted: Array) -> str:

@@ -5,6 +5,7 @@ Cheap enough to run beside everything else: at most `MAX_READ` processes are loo
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from profiler.recording import HOST
 
 MAX_READ = 150
 NUM_LARGEST = 10
+MIN_CPU_SECONDS = 0.05
 MACHINE_METRICS = ("machine_used_bytes", "machine_available_bytes", "swap_used_bytes", "cpu_percent")
 
 
@@ -44,8 +46,8 @@ class MachineNow:
     """Memory that a new program could use without swapping."""
     swap_used_bytes: int
     swap_total_bytes: int
-    cpu_percent: float
-    """Of all cores together, since the reading before."""
+    cpu_percent: float | None
+    """Of all cores together, since the reading before; None where that was just now, as at the first reading."""
     num_processes: int
     largest: tuple[ProcessReading, ...]
     """The processes with the largest resident sets, largest first."""
@@ -70,9 +72,11 @@ class MachineReader:
         self._nvml = open_nvml()
         self._processes = _Processes()
         psutil.cpu_percent()
+        self._cpu_since = time.monotonic()
 
     def read(self) -> MachineNow:
         """Return the machine as it is now."""
+        cpu_percent = self._cpu_percent()  # before the rest, which is itself a load
         machine, swap = this_machine(), psutil.swap_memory()
         num_processes, largest = self._processes.largest()
         nvml = self._nvml
@@ -82,12 +86,20 @@ class MachineReader:
             available_bytes=machine.available_bytes,
             swap_used_bytes=swap.used,
             swap_total_bytes=swap.total,
-            cpu_percent=psutil.cpu_percent(),
+            cpu_percent=cpu_percent,
             num_processes=num_processes,
             largest=largest,
             gpus=tuple(nvml.read()) if isinstance(nvml, Nvml) else (),
             reasons=tuple(nvml.reasons) if isinstance(nvml, Nvml) else (nvml.reason,),
         )
+
+    def _cpu_percent(self) -> float | None:
+        """Return the load, unless over a moment so short that it is all or nothing."""
+        now = time.monotonic()
+        if now - self._cpu_since < MIN_CPU_SECONDS:
+            return None
+        self._cpu_since = now
+        return psutil.cpu_percent()
 
     def close(self) -> None:
         """Let go of the driver."""
@@ -208,4 +220,5 @@ class _Processes:
 
 
 def _machine_values(reading: MachineNow) -> list[float]:
-    return [float(reading.used_bytes), float(reading.available_bytes), float(reading.swap_used_bytes), reading.cpu_percent]
+    load = math.nan if reading.cpu_percent is None else reading.cpu_percent
+    return [float(reading.used_bytes), float(reading.available_bytes), float(reading.swap_used_bytes), load]

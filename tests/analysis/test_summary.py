@@ -65,7 +65,7 @@ def test_the_sentences_of_a_training_name_its_peak_and_what_stays() -> None:
     assert explain(Timeline.of(small_training())) == [
         "The peak, 1.95 KiB, is in step 1, in backward: 40 % optimizer state, 20 % parameters and 20 % gradients.",
         "The largest block then is 800 B of optimizer state of exp_avg.",
-        "1.17 KiB is there at every moment; the other 800 B (40 % of the peak) comes and goes.",
+        "1.17 KiB is there at every moment after the warm-up; the other 800 B (40 % of the peak) comes and goes.",
         "The optimizer step reaches 1.63 KiB, 330 B below the peak: saving more than that in backward alone moves the peak there.",
     ]
 

@@ -79,7 +79,21 @@ def test_a_process_that_ended_is_no_longer_listed(reader: MachineReader, monkeyp
     assert process.pid not in [entry.pid for entry in reader.read().largest]
 
 
-def test_history_is_a_table_of_samples_and_reaches_back_so_far_only(reader: MachineReader) -> None:
+def test_the_load_of_a_moment_is_not_told(reader: MachineReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda: 100.0)
+    monkeypatch.setattr(monitor, "MIN_CPU_SECONDS", 3600.0)
+    history = History(interval_s=3600, reader=reader)
+    first = history.samples()
+    history.stop()
+
+    assert history.latest.cpu_percent is None
+    assert first["metric"].to_pylist() == ["machine_used_bytes", "machine_available_bytes", "swap_used_bytes"]
+    monkeypatch.setattr(monitor, "MIN_CPU_SECONDS", 0.0)
+    assert reader.read().cpu_percent == 100.0
+
+
+def test_history_is_a_table_of_samples_and_reaches_back_so_far_only(reader: MachineReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "MIN_CPU_SECONDS", 0.0)
     history = History(interval_s=0.02, keep_s=0.1, reader=reader)
     oldest = history.latest.time_ns
     while history.latest.time_ns < oldest + 0.5e9:
@@ -112,6 +126,7 @@ def test_a_reading_that_fails_is_told_and_the_history_stays(reader: MachineReade
 def test_one_reading_needs_no_history() -> None:
     now = read_machine_now()
 
+    assert now.cpu_percent is not None
     assert 0 <= now.cpu_percent <= 100
     assert now.num_processes >= 1
 
