@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from profiler.errors import SpecError
@@ -57,8 +58,10 @@ class Setup:
     """Entered anew around every forward, the first outermost; backward runs outside of them."""
     contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     """Entered once around all steps, the first outermost."""
-    inference_context: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
+    inference_context: Callable[[], AbstractContextManager[Any]] = lambda: torch.inference_mode()  # found when entered
     """Entered around the forwards of prefill and decode."""
+    make_scaler: Callable[[], GradScaler] = lambda: GradScaler("cpu", enabled=False)
+    """Scales the loss, and the gradients back before the step; one that is not enabled does nothing."""
 
 
 def run(job: Job, setup: Setup, observer: Observer, *, read_loss: Callable[[Tensor], float | None] = Tensor.item) -> None:
@@ -115,6 +118,7 @@ class _Loop:
         self.device = torch.device(job.device)
         self.num_steps = job.workload.warmup_steps + job.workload.steps
         self.generator = torch.Generator().manual_seed(job.workload.seed)
+        self.scaler = setup.make_scaler()
         self.kept: Any = None
         """The last outputs, where the workload keeps them."""
 
@@ -147,7 +151,8 @@ def _train(loop: _Loop, optimizer: Optimizer, read_loss: Callable[[Tensor], floa
                 for number, inputs in enumerate(_cut(batch, loop.workload.micro_batches))
             ]
             with loop.observer.phase(Phase.OPTIMIZER):
-                optimizer.step()
+                loop.scaler.step(optimizer)
+                loop.scaler.update()
             _zero_grad(loop, optimizer, ZeroGrad.AFTER_STEP)
             known = [loss for loss in losses if loss is not None]
             if known:
@@ -169,7 +174,7 @@ def _micro_batch(
     if number == 0:
         _zero_grad(loop, optimizer, ZeroGrad.BEFORE_BACKWARD)
     with loop.observer.phase(Phase.BACKWARD):
-        loss.backward()
+        loop.scaler.scale(loss).backward()
     return read_loss(loss)
 
 

@@ -138,6 +138,12 @@ def lane_trace(recording: Recording, lane: Lane) -> Trace:
     return Trace.from_recording(recording, lane.device, lane.rank)
 
 
+def peak_reserved_bytes(recording: Recording, lane: Lane) -> int | None:
+    """Return the most that a lane's allocator had reserved; None where the recording says nothing of it."""
+    signed = signed_bytes(lane_segments(recording, lane))
+    return int(np.cumsum(signed).max()) if signed.any() else None
+
+
 def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSeries | None:
     """Return what was reserved as the recording says it; None where it says nothing of it.
 

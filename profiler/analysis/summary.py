@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.analysis.reserved import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Category, Recording
 
@@ -16,10 +17,11 @@ def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[st
     """Return plain data about a recording: what it is, its peak, and what was there at the peak.
 
     Keys: id, title, provenance, engine, created, complete, num_events, lane, lanes, peak_allocated_bytes, peak_at (step, phase, event,
-    time_us; null without events), categories_at_peak (bytes by category name; they sum to the peak), steps (numbers of those recorded),
-    warmup_steps, weights_bytes (parameters and buffers at the peak), states_bytes (allocated after the warm-up minus weights: what the
-    optimizer keeps, and gradients where they outlive a step; null where nothing was trained), final_allocated_bytes, duration_us,
-    overhead, warnings, versions, device, host.
+    time_us; null without events), peak_reserved_bytes (of all steps; null where no allocator's segments were recorded),
+    categories_at_peak (bytes by category name; they sum to the peak), steps (numbers of those recorded), warmup_steps, weights_bytes
+    (parameters and buffers at the peak), states_bytes (allocated after the warm-up minus weights: what the optimizer keeps, and gradients
+    where they outlive a step; null where nothing was trained), final_allocated_bytes, duration_us, overhead, not_included (what a
+    simulation leaves out), warnings, versions, device, host.
 
     Args:
         recording: what to read.
@@ -42,6 +44,7 @@ def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[st
         "lanes": [lane.label for lane in timeline.blocks.lanes()],
         "peak_allocated_bytes": timeline.peak_bytes,
         "peak_at": _peak_at(timeline),
+        "peak_reserved_bytes": peak_reserved_bytes(recording, timeline.lane),
         "categories_at_peak": {category.name: num_bytes for category, num_bytes in categories.items()},
         "steps": [int(step) for step in np.unique(timeline.blocks.event_step) if step >= 0],
         "warmup_steps": metadata.warmup_steps,
@@ -50,6 +53,7 @@ def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[st
         "final_allocated_bytes": int(timeline.total[-1]) if timeline.num_events else 0,
         "duration_us": float(timeline.blocks.event_us[-1] - timeline.blocks.event_us[0]) if timeline.num_events else 0.0,
         "overhead": metadata.overhead,
+        "not_included": metadata.facts.get("not_included", []),
         "warnings": _warnings(recording, timeline),
         "versions": metadata.versions,
         "device": metadata.device,

@@ -9,6 +9,7 @@ from pathlib import Path
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import CATALOGUE
 from profiler.models.user_config import model_from_path
+from profiler.optimizations.attention import ATTENTION
 from profiler.optimizations.base import Family
 from profiler.optimizations.optimizers import OPTIMIZER
 from profiler.optimizations.precision import PRECISION
@@ -24,6 +25,7 @@ _NUMBERS = (
     ("new-tokens", "tokens that decode makes in a step"),
     ("seed", "of weights and batches"),
 )
+_FAMILY_FLAGS = {"dtype": PRECISION, "optimizer": OPTIMIZER, "attention": ATTENTION}
 
 
 def add_job_options(parser: argparse.ArgumentParser) -> None:
@@ -37,14 +39,20 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zero-grad", default=default.zero_grad.value, choices=[when.value for when in ZeroGrad])
     parser.add_argument("--no-set-to-none", action="store_true", help="zero_grad fills gradients with zeros instead of dropping them")
     parser.add_argument("--keep-outputs", action="store_true", help="keep the outputs until the next step replaces them")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
     parser.add_argument("--toggle", action="append", default=[], metavar="NAME[:key=value]", help="switch an optimization on; repeatable")
-    for flag, family in (("dtype", PRECISION), ("optimizer", OPTIMIZER)):
+    for flag, family in _FAMILY_FLAGS.items():
         parser.add_argument(f"--{flag}", metavar="NAME[:key=value]", help=f"shorthand for --toggle with one of {_names(family)}")
+    parser.add_argument("--checkpointing", action="store_true", help="shorthand for --toggle checkpointing: every layer")
+    parser.add_argument("--lora-rank", type=int, metavar="N", help="shorthand for --toggle lora:rank=N")
 
 
-def read_job(options: argparse.Namespace) -> Job:
-    """Return the validated job that the options name.
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Declare where a job is measured."""
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+
+
+def read_job(options: argparse.Namespace, device: str) -> Job:
+    """Return the validated job that the options name, on a device that they have named already.
 
     Raises:
         SpecError: a name is not known or a number not possible.
@@ -57,8 +65,13 @@ def read_job(options: argparse.Namespace) -> Job:
         **{(name := field.replace("-", "_")): getattr(options, name) for field, _ in _NUMBERS},
     )
     toggles = [Toggle.parse(text) for text in options.toggle]
-    toggles += _shorthand(PRECISION, options.dtype) + _shorthand(OPTIMIZER, options.optimizer)
-    return validate(Job(model=named_model(options.model), workload=workload, device=_device(options.device), toggles=tuple(toggles)))
+    for flag, family in _FAMILY_FLAGS.items():
+        toggles += _shorthand(family, getattr(options, flag))
+    if options.checkpointing:
+        toggles.append(Toggle("checkpointing"))
+    if options.lora_rank is not None:
+        toggles.append(Toggle("lora", (("rank", str(options.lora_rank)),)))
+    return validate(Job(model=named_model(options.model), workload=workload, device=device, toggles=tuple(toggles)))
 
 
 def named_model(name: str) -> Model:
@@ -72,7 +85,12 @@ def named_model(name: str) -> Model:
     return model_from_path(path) if is_path and name not in CATALOGUE else Model(name=name)
 
 
-def _device(name: str) -> str:
+def named_device(name: str) -> str:
+    """Return a device to measure on.
+
+    Raises:
+        SpecError: torch has no such device.
+    """
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
         raise unknown_name("device", name, ("cpu", "cuda", "cuda:0"), "Use cpu, cuda or cuda:0.")
     return name

@@ -6,14 +6,16 @@ Each patch is one function with its reason; `in_place` applies all for as long a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional
 
+_REAL_LINEAR = functional.linear
 _Convert = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -24,13 +26,32 @@ def in_place() -> Iterator[None]:
         for target in ("transformers.masking_utils.is_tracing", "transformers.modeling_utils.is_tracing"):
             # transformers takes fake tensors for a graph capture and then makes masks that it would skip.
             stack.enter_context(patch(target, _is_not_tracing))
+        for target in ("torch.autograd.has_torch_function", "torch.nn.functional.has_torch_function"):
+            # torch leaves function modes in what they have been told of; what backward and attention modules call is the GPU's, too.
+            stack.enter_context(patch(target, _is_not_overridden))
         # nn.Module swaps the tensors of fake parameters, which fails as soon as anything refers to them weakly.
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
+        stack.enter_context(patch.object(functional, "linear", _linear))
+        # Inference mode hands composite operators to Python whole; without gradients they are taken apart as usual, and memory is the same.
+        stack.enter_context(patch.object(torch, "inference_mode", _without_gradients))
+        # What a program reads from a tensor without values is one, which a scaler of gradients would take for an overflow.
+        stack.enter_context(patch.object(torch.amp.GradScaler, "_maybe_opt_step", _step))
         yield
 
 
 def _is_not_tracing(tensor: Any = None) -> bool:
     return False
+
+
+def _is_not_overridden(tensors: Any) -> bool:
+    return False
+
+
+def _without_gradients(mode: Any = True) -> Any:
+    """Stand in for ``torch.inference_mode``, called or as a decorator."""
+    if callable(mode):
+        return torch.no_grad()(mode)
+    return torch.no_grad() if mode else nullcontext()
 
 
 def _apply(module: nn.Module, convert: _Convert, recurse: bool = True) -> nn.Module:
@@ -49,6 +70,19 @@ def _apply(module: nn.Module, convert: _Convert, recurse: bool = True) -> nn.Mod
         if buffer is not None:
             module._buffers[name] = convert(buffer)
     return module
+
+
+def _linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Add the bias in place where torch does: with tensor subclasses, as fake tensors are, it would not (ATen/native/Linear.cpp)."""
+    in_one_product = inputs.dim() == 2 or (inputs.dim() == 3 and inputs.is_contiguous())
+    if bias is None or in_one_product:
+        return _REAL_LINEAR(inputs, weight, bias)
+    return _REAL_LINEAR(inputs, weight).add_(bias)
+
+
+def _step(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, state: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Do what ``GradScaler`` does where no gradient overflowed."""
+    return optimizer.step(*args, **kwargs)
 
 
 def _set_data(tensor: torch.Tensor, value: torch.Tensor) -> None:

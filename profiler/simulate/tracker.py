@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from profiler.simulate.flops import Cost, cost_of
+from profiler.simulate.gradient_sums import in_place_sum
 from profiler.simulate.memory import Memory
 from profiler.simulate.notebook import NOWHERE, SimulatedNotebook, Standing
 from profiler.tracing.raw import Call
 
 _aten = torch.ops.aten
 _ITEM = _aten._local_scalar_dense.default
+_DEVICE = torch.ops.prim.device.default
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -24,6 +29,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notebook: what happens is written there.
         memory_of: the memory of a torch device; None for devices that hold nothing, such as meta.
         kernels: how to run operators whose kernel allocates more than its result; called as ``kernel(func, args, kwargs)``.
+        duration_of: how long a call takes, in nanoseconds; the clock moves by it.
     """
 
     def __init__(
@@ -31,21 +37,33 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notebook: SimulatedNotebook,
         memory_of: Callable[[torch.device], Memory | None],
         kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]],
+        duration_of: Callable[[Cost], int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notebook = notebook
         self._memory_of = memory_of
         self._kernels = kernels
+        self._duration_of = duration_of
         self._modules_by_sequence: dict[int, str | None] = {}
         self._last_sequence = 0
         self.is_watching = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the wrapper that guards against it costs time and hides who calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if func is _ITEM and isinstance(args[0], FakeTensor):
             return _value(args[0])
+        if func is _DEVICE:
+            return args[0].device
         if not self.is_watching:
             return func(*args, **kwargs)
+        if _is_composite(func):
+            with self:  # in inference mode torch passes whole what autograd would have taken apart, with what it makes on the way
+                return func._op_dk(_COMPOSITE, *args, **kwargs)  # C++'s own parts; `decompose` prefers Python's, which differ
+        func = in_place_sum(func, args)
         notebook = self._notebook
         notebook.standing = self._stand(func)
         result = self._run(func, args, kwargs)
@@ -53,9 +71,17 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             memory = self._memory_of(tensor.device)
             if memory is not None:
                 notebook.hold_tensors(tensor, memory)
-        notebook.called(Call(notebook.now_ns, 0, notebook.standing.module, notebook.standing.operator or ""))
+        cost = cost_of(func, args, kwargs, result)
+        if cost is not None:
+            self._note(cost)
         notebook.standing = NOWHERE
         return result
+
+    def _note(self, cost: Cost) -> None:
+        notebook, duration_ns = self._notebook, self._duration_of(cost)
+        standing = notebook.standing
+        notebook.called(Call(notebook.now_ns, duration_ns, standing.module, standing.operator or "", cost.flops, cost.num_bytes))
+        notebook.now_ns += duration_ns
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kernel = self._kernels.get(func)
@@ -76,6 +102,13 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._modules_by_sequence[number] = module
             self._last_sequence = sequence
         return Standing(module, operator, in_backward, in_backward)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Tell whether an operator is made of others and has no kernel of its own."""
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return has_kernel(func.name(), "CompositeImplicitAutograd") and not has_kernel(func.name(), "CPU")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

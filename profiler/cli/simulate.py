@@ -1,0 +1,50 @@
+"""``simulate``: a model's steps on a GPU that need not be here, or on the CPU, on tensors without memory."""
+
+from __future__ import annotations
+
+import argparse
+
+from profiler.analysis.fit import Verdict, judge_fit
+from profiler.analysis.summary import summarize
+from profiler.cli.command import DONE, Commands, add_command, print_json, print_summary
+from profiler.cli.job import add_job_options, read_job
+from profiler.cli.running import add_run_options, run_job
+from profiler.devices import find_gpu
+from profiler.jobs.run import SIMULATE
+from profiler.storage import read_recording
+from profiler.units import exact_bytes, format_bytes
+
+_CPU = "cpu"
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    simulate = add_command(commands, "simulate", _run, "predict the memory of a model's steps on a GPU, to the byte, without the GPU")
+    add_job_options(simulate)
+    simulate.add_argument(
+        "--gpu", required=True, metavar="NAME", help="a GPU such as rtx-4090, a100-80gb or h100-80gb; cpu for this machine's CPU"
+    )
+    simulate.set_defaults(steps=1)
+    add_run_options(simulate)
+
+
+def _run(options: argparse.Namespace) -> int:
+    gpu = None if options.gpu.lower() == _CPU else find_gpu(options.gpu)
+    job = read_job(options, gpu.name if gpu else _CPU)
+    path, status = run_job(options, job, SIMULATE, "simulate")
+    recording = read_recording(path)
+    verdict = judge_fit(recording, gpu) if gpu else None
+    summary = summarize(recording) | {"path": str(path), "from_store": status.from_store}
+    if options.json:
+        print_json(summary | {"verdict": verdict.to_json() if verdict else None})
+    else:
+        print_summary(summary, status.message)
+        _print_prediction(summary["peak_reserved_bytes"], verdict)
+    return DONE
+
+
+def _print_prediction(reserved_bytes: int | None, verdict: Verdict | None) -> None:
+    if reserved_bytes is not None:
+        print(f"Peak reserved {format_bytes(reserved_bytes)} ({exact_bytes(reserved_bytes)})")
+    for sentence in verdict.sentences() if verdict else ():
+        print(sentence)

@@ -1,0 +1,97 @@
+"""A simulated step on the CPU equals a measured one: bytes at every phase's end, its peak, and every category at the peak."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from profiler import read_recording
+from profiler.analysis.timeline import Timeline
+from profiler.capture.engine import capture_job
+from profiler.recording import Category, Recording
+from profiler.simulate.engine import simulate_job
+from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
+
+SCALAR_BYTES = 8
+"""Of a Python number that an operator wraps into a tensor, and of float32 ones that the optimizer makes (4): real code allocates them, fake
+tensors do not."""
+MAX_SCALARS = 20
+RNG_STATE_BYTES = 5056
+"""Of the CPU's generator, which checkpointing keeps for every layer."""
+TINY_LAYERS = 4
+
+
+@pytest.fixture(autouse=True)
+def _without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps scratch of its own that no operator shows."""
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+def recordings(folder: Path, model: str, kind: str, *toggles: str) -> tuple[Recording, Recording]:
+    job = Job(
+        model=Model(name=model),
+        workload=Workload(kind=WorkloadKind(kind), batch=2, seq=48, steps=1, new_tokens=3),
+        toggles=tuple(Toggle.parse(text) for text in toggles),
+    )
+    gc.collect()  # models of earlier tests that refer to themselves would count as memory that was there before
+    capture_job(job, folder / "measured.headroom")
+    simulate_job(job, folder / "simulated.headroom")
+    return read_recording(folder / "measured.headroom"), read_recording(folder / "simulated.headroom")
+
+
+def phases(recording: Recording) -> list[tuple[int, str, int, int]]:
+    """Return step, phase, bytes at its end and the most bytes in it."""
+    timeline = Timeline.of(recording)
+    times, total = timeline.blocks.event_us, timeline.total
+    found = []
+    for mark in recording.marks.to_pylist():
+        if mark["kind"] == "phase":
+            first, last = np.searchsorted(times, mark["start_us"], side="left"), np.searchsorted(times, mark["end_us"], side="right")
+            found.append((mark["step"], mark["name"], int(total[last - 1]), int(total[first:last].max(initial=0))))
+    return found
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert", "tiny-llama", "tiny-lstm", "tiny-t5", "tiny-qwen"])
+@pytest.mark.parametrize("kind", ["train", "prefill", "decode"])
+def test_simulated_bytes_are_the_measured_ones(tmp_path: Path, model: str, kind: str) -> None:
+    if (model, kind) == ("tiny-bert", "decode"):
+        pytest.skip("an encoder does not decode")
+    measured, simulated = recordings(tmp_path, model, kind)
+    assert_equal_but_for(MAX_SCALARS * SCALAR_BYTES, measured, simulated)
+
+
+@pytest.mark.parametrize(
+    ("model", "toggles", "allowed"),
+    [
+        ("tiny-llama", ("checkpointing",), TINY_LAYERS * RNG_STATE_BYTES),
+        ("tiny-gpt2", ("checkpointing:every=2", "bfloat16"), TINY_LAYERS // 2 * RNG_STATE_BYTES),
+        ("tiny-llama", ("lora:rank=4",), 0),
+        ("tiny-llama", ("eager", "sgd:momentum=0.9"), 0),
+        ("tiny-qwen", ("math",), 0),
+        ("tiny-llama", ("adamw:implementation=foreach",), 0),
+        ("tiny-gpt2", ("adafactor",), 0),
+    ],
+)
+def test_toggles_change_a_simulation_as_they_change_a_measurement(
+    tmp_path: Path, model: str, toggles: tuple[str, ...], allowed: int
+) -> None:
+    measured, simulated = recordings(tmp_path, model, "train", *toggles)
+    assert_equal_but_for(allowed + MAX_SCALARS * SCALAR_BYTES, measured, simulated)
+
+
+def assert_equal_but_for(allowed: int, measured: Recording, simulated: Recording) -> None:
+    """Hold every phase, the peak and its categories to the byte, but for at most ``allowed`` bytes that only real code allocates."""
+    for real, fake in zip(phases(measured), phases(simulated), strict=True):
+        assert real[:2] == fake[:2]
+        assert 0 <= real[2] - fake[2] <= allowed, (real, fake)
+    lines = Timeline.of(measured), Timeline.of(simulated)
+    assert 0 <= lines[0].peak_bytes - lines[1].peak_bytes <= allowed
+    at_peak = [line.categories_at(line.peak_event) for line in lines]
+    assert [line.at(line.peak_event).phase for line in lines[:1]] == [line.at(line.peak_event).phase for line in lines[1:]]
+    for category in Category:
+        difference = at_peak[0].get(category, 0) - at_peak[1].get(category, 0)
+        assert 0 <= difference <= allowed, category
