@@ -69,6 +69,7 @@ def upload(reading: Reading) -> None:
     with tempfile.TemporaryDirectory(prefix="headroom-") as name:
         folder = Path(name) / "Uploaded files"
         saved = [_saved(file, folder) for file in files]
+        serving.forget([*files, *session.recall(f"start_upload_{number}", [])])  # Streamlit keeps files of its own beside those it gives
         _open(saved[0] if len(saved) == 1 else folder, reading)
 
 
