@@ -12,7 +12,7 @@ import pandas as pd
 
 from profiler.analysis.categories import CATEGORIES, PHASES
 from profiler.analysis.columns import Array
-from profiler.analysis.module_tree import module_nodes
+from profiler.analysis.module_tree import models_of, module_nodes
 from profiler.analysis.timeline import Timeline
 from profiler.analysis.tree import TreeNode
 from profiler.recording import Category
@@ -72,7 +72,7 @@ def module_tree(timeline: Timeline, event: int, max_nodes: int = 300) -> pd.Data
     """
     alive = timeline.alive(event)
     blocks = timeline.blocks
-    nodes = module_nodes(blocks.module[alive], blocks.category[alive], blocks.bytes[alive], max_nodes)
+    nodes = module_nodes(blocks.module[alive], blocks.category[alive], blocks.bytes[alive], max_nodes, models_of(timeline.metadata))
     return pd.DataFrame(nodes, columns=list(TreeNode._fields))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from profiler.analysis.columns import Array, Names
 from profiler.analysis.tree import MAX_DEPTH, Path, Tree, TreeNode, sums_by_category
+from profiler.recording import Metadata
 
 NO_MODULE = "(no module)"
 
 
-def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int) -> list[TreeNode]:
+def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int, models: Mapping[str, str]) -> list[TreeNode]:
     """Return the tree's nodes, the root first, every parent before its children, numbered layers in order.
 
     Args:
@@ -16,13 +19,26 @@ def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int) 
         category: each block's category, as codes of `categories.CATEGORIES`.
         sizes: each block's bytes.
         max_nodes: nodes to return at most, 3 or more.
+        models: for the outermost modules of models, the model's name, under which they are put; see `models_of`.
     """
     tree = Tree()
     sums = sums_by_category(modules.codes, len(modules.names), category, sizes)
     for name, row in zip([*modules.names, ""], sums, strict=True):
         if row.any():
-            tree.add(name.split(".", MAX_DEPTH) if name else [NO_MODULE], row)
+            path = name.split(".", MAX_DEPTH) if name else [NO_MODULE]
+            tree.add([models[path[0]], *path] if path[0] in models else path, row)
     return tree.nodes(sorted(tree.largest(max_nodes), key=_in_model_order), ".")
+
+
+def models_of(metadata: Metadata) -> dict[str, str]:
+    """Return the name of its model for each outermost module, as far as a recording names them; the first of two models has it."""
+    layers = metadata.facts.get("layers")
+    models: dict[str, str] = {}
+    for model, names in layers.items() if isinstance(layers, dict) else ():
+        for name in names if isinstance(names, list) else ():
+            if isinstance(name, str) and name != model:
+                models.setdefault(name, model)
+    return models
 
 
 def _in_model_order(path: Path) -> list[tuple[int, int, str]]:

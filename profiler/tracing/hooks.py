@@ -37,6 +37,8 @@ class Hooks:
         self._running = _Running()
         self._paths: weakref.WeakKeyDictionary[torch.nn.Module, str] = weakref.WeakKeyDictionary()
         self._models: weakref.WeakKeyDictionary[torch.nn.Module, _Model] = weakref.WeakKeyDictionary()
+        self.layers: dict[str, list[str]] = {}
+        """By the class of each model, which stands for the model's own path: the names of its outermost modules."""
         self._parameter_names: dict[int, str] = {}
         self._output_layers: set[str] = set()
         self._leaves: set[str] = set()
@@ -67,6 +69,7 @@ class Hooks:
         known = self._models.get(model)
         if known is None:
             known = self._models[model] = _Model(model, self)
+            self.layers.setdefault(type(model).__name__, [name for name, _ in model.named_children()])
             for path, module in model.named_modules():
                 self._paths.setdefault(module, path)
                 if next(module.parameters(recurse=False), None) is not None:

@@ -108,6 +108,7 @@ class Session(ABC):
 
     def _write(self, raw: RawWindow, parts: dict[str, pa.Table], preexisting: list[Label]) -> None:
         """Write what a window saw, beside other parts of its time."""
+        self.add_facts(layers=self._hooks.layers)
         parts |= self._converter.convert(raw, self._step, preexisting, self._hooks.structure)
         for name, part in parts.items():
             self._writer.add(name, part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,35 @@ def test_layers_stand_in_the_order_of_their_numbers() -> None:
 
     assert tree["id"].tolist() == ["all", "all.h", "all.h.1", "all.h.2", "all.h.10"]
     assert tree["bytes"].tolist() == [13, 13, 1, 2, 10]
+
+
+def test_a_model_is_the_parent_of_its_outermost_modules() -> None:
+    tape = Tape()
+    for size, module in ((1, "Net"), (2, "body.0"), (4, "head"), (8, "CrossEntropyLoss"), (16, None)):
+        tape.alloc(size, module=module)
+    layers = {"Net": ["body", "head"], "CrossEntropyLoss": []}
+
+    tree = module_tree(Timeline.of(tape.recording(facts={"layers": layers})), 4)
+
+    found = dict(zip(tree["id"], tree["bytes"], strict=True))
+    assert found == {
+        "all": 31,
+        "all.(no module)": 16,
+        "all.CrossEntropyLoss": 8,
+        "all.Net": 7,
+        "all.Net.body": 2,
+        "all.Net.body.0": 2,
+        "all.Net.head": 4,
+    }
+
+
+@pytest.mark.parametrize("layers", [None, 5, {"Net": 5}, {"Net": [["body"], 7]}, {"body": ["body"]}])
+def test_a_recording_that_names_no_layers_has_them_beside_each_other(layers: object) -> None:
+    tape = Tape()
+    tape.alloc(1, module="Net")
+    tape.alloc(2, module="body")
+
+    assert module_tree(Timeline.of(tape.recording(facts={"layers": layers})), 1)["id"].tolist() == ["all", "all.Net", "all.body"]
 
 
 def test_a_module_name_of_any_depth_makes_a_bounded_tree() -> None:

@@ -21,6 +21,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 from torch.utils.checkpoint import checkpoint
 
 from profiler import read_recording, record
+from profiler.analysis.attribution import module_tree
 from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
 from profiler.errors import CaptureUnavailable, SpecError, StorageError
@@ -106,6 +107,16 @@ def test_backward_allocations_are_attributed_to_the_forward_module(tmp_path: Pat
     assert len(gradients) == len(list(model.parameters()))
     owners = dict(zip(gradients.tensor, gradients.module, strict=True))
     assert owners == {f"{name}.grad": name.rpartition(".")[0] for name, _ in model.named_parameters()}
+
+
+def test_a_model_is_the_parent_of_its_layers_in_the_tree_of_modules(tmp_path: Path) -> None:
+    model = Mlp()
+    recording = record_steps(tmp_path / "run", model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+    assert recording.metadata.facts["layers"] == {"Mlp": ["first", "second"]}
+    tree = module_tree(timeline := Timeline.of(recording), timeline.peak_event)
+    assert {"all.Mlp.first", "all.Mlp.second"} <= set(tree["id"])
+    assert not {"all.first", "all.second"} & set(tree["id"])
 
 
 def test_recording_does_not_change_what_the_program_allocates(tmp_path: Path) -> None:
