@@ -98,25 +98,57 @@ class StepTime:
         return float(self.durations_us.sum())
 
 
-def estimate_step_time(costs: OperatorCosts, gpu: Gpu, assumptions: Assumptions | None = None) -> StepTime:
-    """Return how long operators would take one after another.
+class Roofline:
+    """How long one operator takes: max(FLOPs / rate, bytes / bandwidth, launch), with shares of both peaks.
 
-    An operator's time is max(FLOPs / rate, bytes / bandwidth, launch), after Williams, Waterman and Patterson 2009, "Roofline: an
-    insightful visual performance model" (https://doi.org/10.1145/1498765.1498785), with shares of both peaks. Valid for comparing settings
-    on one GPU.
+    After Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model"
+    (https://doi.org/10.1145/1498765.1498785). Valid for comparing settings on one GPU.
+
+    Args:
+        gpu: the card.
+        assumptions: which shares, and what a launch costs.
     """
-    assumptions = assumptions or Assumptions()
+
+    def __init__(self, gpu: Gpu, assumptions: Assumptions | None = None) -> None:
+        self.gpu = gpu
+        self.assumptions = assumptions or Assumptions()
+        self._bytes_per_us = gpu.bandwidth_bytes_per_s * self.assumptions.bandwidth_efficiency / 1e6
+        self._rates: dict[str, float] = {}
+
+    def peak_flops_per_s(self, dtype: str) -> float:
+        """Return the card's peak rate in a dtype, as torch writes it."""
+        if dtype not in self._rates:
+            self._rates[dtype] = self.gpu.peak_flops_per_s(dtype, allow_tf32=self.assumptions.allow_tf32)
+        return self._rates[dtype]
+
+    def duration_us(self, flops: int, num_bytes: int, dtype: str) -> float:
+        """Return the time of one operator.
+
+        Args:
+            flops: a multiplication and an addition are two.
+            num_bytes: read and written.
+            dtype: in which the arithmetic is done, as torch writes it.
+        """
+        return float(max(self.limits_us(flops, num_bytes, self.peak_flops_per_s(dtype))))
+
+    def limits_us(self, flops: Any, num_bytes: Any, peak_flops_per_s: Any) -> tuple[Any, Any, float]:
+        """Return what each `Bound` asks for, in its order; of numbers or of arrays."""
+        compute_us = flops / (peak_flops_per_s * self.assumptions.compute_efficiency) * 1e6
+        return compute_us, num_bytes / self._bytes_per_us, self.assumptions.launch_us
+
+
+def estimate_step_time(costs: OperatorCosts, gpu: Gpu, assumptions: Assumptions | None = None) -> StepTime:
+    """Return how long operators would take one after another, each as `Roofline` says."""
+    roofline = Roofline(gpu, assumptions)
     names, codes = np.unique(np.asarray(costs.dtypes, str), return_inverse=True)
-    rates = np.array([gpu.peak_flops_per_s(str(name), allow_tf32=assumptions.allow_tf32) for name in names], float)[codes]
+    rates = np.array([roofline.peak_flops_per_s(str(name)) for name in names], float)[codes]
     flops = np.asarray(costs.flops, float)
-    compute_us = flops / (rates * assumptions.compute_efficiency) * 1e6
-    memory_us = np.asarray(costs.bytes, float) / (gpu.bandwidth_bytes_per_s * assumptions.bandwidth_efficiency) * 1e6
-    candidates = np.stack([compute_us, memory_us, np.full(len(flops), assumptions.launch_us)])
+    candidates = np.stack(np.broadcast_arrays(*roofline.limits_us(flops, np.asarray(costs.bytes, float), rates)))
     bound, durations_us = candidates.argmax(axis=0), candidates.max(axis=0)
     total_us = float(durations_us.sum())
     return StepTime(
         gpu=gpu,
-        assumptions=assumptions,
+        assumptions=roofline.assumptions,
         durations_us=durations_us,
         bound_us={kind: float(durations_us[bound == code].sum()) for code, kind in enumerate(Bound)},
         flops=int(np.sum(costs.flops, dtype=np.int64)),

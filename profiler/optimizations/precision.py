@@ -1,11 +1,12 @@
-"""Precision: in which number format the parameters, and with them gradients, activations and optimizer state, are kept."""
+"""Precision: in which number format the parameters, and with them gradients and optimizer state, are kept, and what is computed in less."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from profiler.optimizations.base import Family, Optimization, Value
+from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Precision(Optimization):
 
     family = PRECISION
     itemsize: ClassVar[int]
-    """Bytes of one number."""
+    """Bytes of one number of the parameters."""
     source = _SOURCE
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
@@ -75,7 +76,42 @@ class Float16(Precision):
     )
 
 
+class Amp(Precision):
+    """Automatic mixed precision: float32 parameters, forward in an autocast region."""
+
+    name = "amp"
+    label = "Mixed precision (autocast)"
+    aliases = ("autocast", "mixed-precision")
+    itemsize = 4
+    parameters = (
+        Parameter(
+            name="dtype",
+            kind=ParameterKind.CHOICE,
+            default="bfloat16",
+            choices=("bfloat16", "float16"),
+            help="In which products are computed. Training in float16 scales the loss, so that small gradients do not vanish.",
+        ),
+    )
+    formula = "4 bytes a parameter, gradient and optimizer number; 2 an activation of a product; 2 more a trained weight until forward ends"
+    source = "torch.amp: https://docs.pytorch.org/docs/stable/amp.html; Micikevicius et al. 2017, https://arxiv.org/abs/1710.03740"
+    explanation = (
+        "Parameters stay in float32, and torch.autocast computes products in half precision, softmax, norms and losses in float32. "
+        "Activations shrink, parameters, gradients and optimizer state do not. Each weight is cast when it is first used and the cast kept "
+        "until forward ends, which adds half of the parameters again at the peak of a large model with a small batch: less memory than "
+        "float32 comes from long sequences and large batches."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Run forward in a region of the job's device; with float16, scale the loss."""
+        import torch
+
+        device = "cpu" if job.device == "cpu" else "cuda"
+        setup.forward_contexts.append(partial(torch.autocast, device, dtype=getattr(torch, str(options["dtype"]))))
+        if options["dtype"] == "float16":
+            setup.make_scaler = partial(torch.amp.GradScaler, device)
+
+
 _FORMATS: tuple[Precision, ...] = (Float32(), BFloat16(), Float16())
-OPTIMIZATIONS: tuple[Optimization, ...] = _FORMATS
+OPTIMIZATIONS: tuple[Optimization, ...] = (*_FORMATS, Amp())
 ITEMSIZES = {item.name: item.itemsize for item in _FORMATS}
 """Bytes of one number by format, torch's default first."""

@@ -9,15 +9,19 @@ from profiler.devices import Gpu, this_machine
 
 NOT_INCLUDED_ON_GPU = ("CUDA context and loaded kernels", "NCCL buffers", "cuDNN workspaces", "memory of other processes")
 
+_TIME_ON_CPU = "The time axis tells the order of events and not how long anything takes: each takes a microsecond."
+_TIME_ON_GPU = "Times are estimated operator by operator from peak rates of the GPU, for comparing; nothing was measured."
+
 
 def describe_simulation(gpu: Gpu | None) -> dict[str, Any]:
-    """Return the `Metadata` fields ``versions``, ``device`` and ``facts`` of a simulation.
+    """Return the `Metadata` fields ``versions``, ``device``, ``facts`` and ``warnings`` of a simulation.
 
     Args:
         gpu: the card that is simulated; None for the CPU.
     """
     if gpu is None:
-        return {"versions": library_versions(), "device": {"kind": "cpu", "name": "cpu", "total_bytes": this_machine().total_bytes}}
+        device = {"kind": "cpu", "name": "cpu", "total_bytes": this_machine().total_bytes}
+        return {"versions": library_versions(), "device": device, "warnings": [_TIME_ON_CPU]}
     device = {
         "kind": "cuda",
         "name": gpu.label,
@@ -25,4 +29,5 @@ def describe_simulation(gpu: Gpu | None) -> dict[str, Any]:
         "total_bytes": gpu.memory_bytes,
         "capability": ".".join(map(str, gpu.compute_capability)),
     }
-    return {"versions": library_versions(), "device": device, "facts": {"not_included": list(NOT_INCLUDED_ON_GPU)}}
+    facts = {"not_included": list(NOT_INCLUDED_ON_GPU)}
+    return {"versions": library_versions(), "device": device, "facts": facts, "warnings": [_TIME_ON_GPU]}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from profiler.devices import Gpu
+from profiler.simulate.cuda.autocast import CudaAutocast
 
 Function = Callable[..., Any]
 """Called with the card, the function that was called, its arguments and its keyword arguments."""
@@ -23,16 +25,33 @@ class CudaFunctions(TorchFunctionMode):
     Args:
         gpu: the card.
         device: where its fake tensors live.
+        autocast: casts their arguments, in its regions.
     """
 
-    def __init__(self, gpu: Gpu, device: torch.device) -> None:
+    def __init__(self, gpu: Gpu, device: torch.device, autocast: CudaAutocast) -> None:
         super().__init__()
         self._gpu = gpu
         self._device = device
+        self._autocast = autocast
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.Tensor.backward:
+            with self:  # torch has left this mode, but what checkpoints compute again is CUDA's, too
+                return _backward(*args, **kwargs)
         answer = FUNCTIONS.get(func)
-        if answer is not None and args and isinstance(args[0], torch.Tensor) and args[0].device == self._device:
-            return answer(self._gpu, func, *args, **kwargs)
+        if answer is not None and self._is_for_gpu(args, kwargs):
+            return self._autocast.call(func.__name__, partial(answer, self._gpu, func), args, kwargs)
         return func(*args, **kwargs)
+
+    def _is_for_gpu(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Return whether a call's first tensor is on the GPU, or its result shall be."""
+        first = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
+        device = kwargs.get("device")
+        return (first is not None and first.device == self._device) or (device is not None and torch.device(device) == self._device)
+
+
+def _backward(
+    tensor: torch.Tensor, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+) -> None:
+    torch.autograd.backward(tensor, gradient, retain_graph, create_graph, inputs=inputs)
