@@ -10,13 +10,17 @@ from profiler.allocator.expandable import range_bytes
 from profiler.allocator.sizes import page_bytes
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
 
+_ALLOCATED, _PENDING = BlockStatus.ALLOCATED, BlockStatus.PENDING
+
 
 def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
     """Put ``state`` into an allocator that is empty and return its active blocks by address."""
     ranges: dict[int, list[SegmentState]] = {}
     for found in state:
-        base = found.address if found.range_address is None else found.range_address
-        ranges.setdefault(base, []).append(found)
+        if found.range_address is None:
+            ranges[found.address] = [found]
+        else:
+            ranges.setdefault(found.range_address, []).append(found)
     active: dict[int, Block] = {}
     for base, rows in ranges.items():
         pool = allocator.small if rows[0].is_small else allocator.large
@@ -25,7 +29,13 @@ def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
             left.next, right.prev = right, left
         allocator.segments[base] = blocks[0]
         for block in blocks:
-            _enter(allocator, block, active)
+            if not block.mapped:
+                pool.put_unmapped(block)
+            elif block.is_available:
+                pool.put(block)
+            else:
+                active[block.address] = block
+                allocator.hold(block)
     stats = allocator.stats
     stats.reserved_bytes = allocator.driver.used_bytes = sum(found.bytes for found in state)
     stats.start_peaks()
@@ -62,28 +72,19 @@ def _blocks(segment: Segment, rows: list[SegmentState]) -> list[Block]:
     for row in rows:
         if row.address > here:
             blocks.append(Block(segment, here, row.address - here, mapped=False))
-        for found in row.blocks:
-            block = Block(segment, found.address, found.bytes)
-            block.requested = found.requested_bytes
-            block.allocated = found.status is BlockStatus.ALLOCATED
-            block.waiting = {segment.stream} if found.status is BlockStatus.PENDING else None
+        for address, size, requested, status in row.blocks:
+            block = Block(segment, address, size)
+            block.requested = requested
+            if status is _ALLOCATED:
+                block.allocated = True
+            elif status is _PENDING:
+                block.waiting = {segment.stream}
             blocks.append(block)
         here = row.end
     end = segment.address + segment.bytes
     if end > here:
         blocks.append(Block(segment, here, end - here, mapped=False))
     return blocks
-
-
-def _enter(allocator: CachingAllocator, block: Block, active: dict[int, Block]) -> None:
-    """Put a block into the list it belongs to, and count it."""
-    if not block.mapped:
-        block.pool.put_unmapped(block)
-    elif block.is_available:
-        block.pool.put(block)
-    else:
-        active[block.address] = block
-        allocator.hold(block)
 
 
 def _row_state(row: list[Block]) -> SegmentState:

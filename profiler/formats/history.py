@@ -100,7 +100,7 @@ class HistoryColumns:
         self.keys |= {key for key in batch[0] if type(key) is str}
         actions = self._actions(column(batch, "action"))
         numbers = [self._numbers(column(batch, name), name, limit) for name, limit in _NUMBERS]
-        stacks = self._stacks.numbers(column(batch, "frames"))
+        stacks = self._stacks.numbers(column(batch, "frames") if self._stacks.wanted else [None] * len(batch))
         for name in (*LABELS, "pool_id"):
             if name in self._label_codes or name in batch[0] or name in batch[-1]:
                 self._labels(name, column(batch, name))

@@ -36,7 +36,7 @@ class Stacks:
     """
 
     def __init__(self, *, wanted: bool = True) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self.frames: list[Frame] = []
         self.stacks: list[tuple[int, ...]] = []
         """For each stack the places of its frames in `frames`."""
@@ -55,7 +55,7 @@ class Stacks:
         Raises:
             FormatError: frames are not lists of file, line and function.
         """
-        if not self._wanted:
+        if not self.wanted:
             return np.full(len(column), NO_STACK, np.int32)
         numbers: list[int] = []
         last: Any = None
@@ -79,7 +79,7 @@ class Stacks:
 
     def number(self, frames: Any) -> int:
         """Return the number of one stack; see `numbers`."""
-        return int(self.numbers((frames,))[0]) if self._wanted else NO_STACK
+        return int(self.numbers((frames,))[0]) if self.wanted else NO_STACK
 
     def text(self, stack: int) -> str:
         """Return a stack as lines ``file:line:function``."""

@@ -150,12 +150,12 @@ def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int
 
 def _fits(blocks: tuple[FinalBlock, ...], address: int | None, num_bytes: int) -> bool:
     """Return whether blocks lie inside of a segment."""
-    total = 0
-    for block in blocks:
-        total += block.bytes
-        if address is not None and block.address is not None and not 0 <= block.address - address <= num_bytes - block.bytes:
+    left = num_bytes
+    for start, size, *_ in blocks:
+        left -= size
+        if start is not None and address is not None and not 0 <= start - address <= num_bytes - size:
             return False
-    return total <= num_bytes
+    return left >= 0
 
 
 def _with_request(row: dict[Any, Any]) -> dict[Any, Any]:

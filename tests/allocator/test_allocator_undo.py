@@ -125,3 +125,13 @@ def test_settings_that_release_only_some_segments_are_followed() -> None:
     assert verify(trace, start, (segment(0, 20, (0, 20)),), config).is_exact
     in_use = (segment(0, 20), segment(40, 20, (40, 20)))
     assert verify(trace, in_use, (segment(0, 20, (0, 20)),), config).num_releases_matched == 0
+
+
+def test_a_completion_without_a_request_frees_its_block() -> None:
+    trace = Trace.of([Kind.SEGMENT_ALLOC, Kind.ALLOC, Kind.FREE_COMPLETED], [BASE] * 3, [2 * MIB, 100, 100], [0] * 3)
+    final = (SegmentState.around([], address=BASE, num_bytes=2 * MIB, stream=0, is_small=True),)
+    assert verify(trace, (), final).is_exact
+    held = SegmentState.around(
+        [BlockState(BASE, 512, 100, BlockStatus.ALLOCATED)], address=BASE, num_bytes=2 * MIB, stream=0, is_small=True
+    )
+    assert not verify(trace, (), (held,)).is_exact
