@@ -72,10 +72,17 @@ class SimulatedNotebook(Notebook):
         if note.kind in ("labels", "gone"):
             self._raw.events.append(NoteEvent(start_ns, note))
             return
-        if note.kind == "module":
+        kind = note.kind
+        if kind == "module":
             self.modules.pop()
             self._raw.events.append(NoteEvent(self.tick(), note))
-        self._raw.intervals.append(Interval(note.kind, note.name, start_ns, self.tick()))
+            if torch._C._current_graph_task_id() != -1:
+                kind = "node"  # a forward that is run again is part of backward
+        self._raw.intervals.append(Interval(kind, note.name, start_ns, self.tick()))
+
+    def ran_node(self, start_ns: int) -> None:
+        """Note that autograd ran something of a backward since ``start_ns``."""
+        self._raw.intervals.append(Interval("node", "", start_ns, self.tick()))
 
     def called(self, call: Call) -> None:
         """Note an operator's call."""

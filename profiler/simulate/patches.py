@@ -15,6 +15,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 
+from profiler.simulate.cuda.autocast import keeps_casts_in_inference
+from profiler.simulate.refusals import refuse_compile
+
 _REAL_LINEAR = functional.linear
 _Convert = Callable[[torch.Tensor], torch.Tensor]
 
@@ -32,6 +35,7 @@ def in_place() -> Iterator[None]:
         # nn.Module swaps the tensors of fake parameters, which fails as soon as anything refers to them weakly.
         stack.enter_context(patch.object(nn.Module, "_apply", _apply))
         stack.enter_context(patch.object(functional, "linear", _linear))
+        stack.enter_context(patch.object(torch, "compile", refuse_compile))
         # Inference mode hands composite operators to Python whole; without gradients they are taken apart as usual, and memory is the same.
         stack.enter_context(patch.object(torch, "inference_mode", _without_gradients))
         # What a program reads from a tensor without values is one, which a scaler of gradients would take for an overflow.
@@ -50,8 +54,19 @@ def _is_not_overridden(tensors: Any) -> bool:
 def _without_gradients(mode: Any = True) -> Any:
     """Stand in for ``torch.inference_mode``, called or as a decorator."""
     if callable(mode):
-        return torch.no_grad()(mode)
-    return torch.no_grad() if mode else nullcontext()
+        return _inference()(mode)
+    return _inference() if mode else nullcontext()
+
+
+@contextmanager
+def _inference() -> Iterator[None]:
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(kept and keeps_casts_in_inference())
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
 
 
 def _apply(module: nn.Module, convert: _Convert, recurse: bool = True) -> nn.Module:

@@ -11,22 +11,31 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
+from profiler.allocator.allocator import CachingAllocator
 from profiler.devices import Gpu
+from profiler.estimate.step_time import Roofline
 from profiler.recording import Metadata, Provenance
 from profiler.simulate import patches
+from profiler.simulate.cuda.autocast import CudaAutocast
 from profiler.simulate.cuda.functions import CudaFunctions
 from profiler.simulate.cuda.kernels import kernels_for
+from profiler.simulate.cuda.workspaces import workspace_bytes
+from profiler.simulate.fakes import LeanFakeTensorMode
+from profiler.simulate.flops import Cost
 from profiler.simulate.memory import GPU_DEVICE, HOST_DEVICE, DeviceMemory, HostMemory, Memory
 from profiler.simulate.notebook import SimulatedNotebook
+from profiler.simulate.refusals import refusal_of
 from profiler.simulate.surroundings import describe_simulation
 from profiler.simulate.tracker import Tracker
 from profiler.storage import SUFFIX
 from profiler.tracing.convert import Converter
+from profiler.tracing.raw import RawWindow
 from profiler.tracing.session import Session
 
-_TICK_NS = 1000
+_CPU_TICK_NS = 1000
+_GPU_TICK_NS = 1
+"""Beside the time that operators are estimated to take, nothing."""
 
 
 class Simulation(Session):
@@ -39,6 +48,7 @@ class Simulation(Session):
         metadata: fields of `Metadata` to set, such as job, key and warmup_steps.
 
     Raises:
+        SimulationUnsupported: the program needs values, or an operator that has none but real kernels. Nothing is kept then.
         StorageError: the file cannot be written.
     """
 
@@ -51,18 +61,20 @@ class Simulation(Session):
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             **{**describe_simulation(gpu), **metadata},
         )
-        self._pages = SimulatedNotebook(_TICK_NS)
+        self._pages = SimulatedNotebook(_GPU_TICK_NS if gpu else _CPU_TICK_NS)
         super().__init__(path, described, self._pages, Converter(0, 0))
         self._host = HostMemory()
         self._device: DeviceMemory | None = None
-        self._modes: list[AbstractContextManager[Any]] = [patches.in_place(), FakeTensorMode()]
+        self._modes: list[AbstractContextManager[Any]] = [patches.in_place(), LeanFakeTensorMode()]
         kernels: Mapping[Any, Callable[..., Any]] = {}
         if gpu is not None:
             self._device = DeviceMemory(self._pages.on_segment)
-            self._converter.begin([], frozenset(), tells_completion=False)
-            self._modes.append(CudaFunctions(gpu, GPU_DEVICE))
+            self._converter.begin([], frozenset({workspace_bytes(gpu)} - {0}), tells_completion=False)
+            autocast = CudaAutocast(gpu, GPU_DEVICE)
+            self._modes += [autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
             kernels = kernels_for(gpu, self._device, self._pages)
-        self._tracker = Tracker(self._pages, self._memory_of, kernels)
+        self._roofline = None if gpu is None else Roofline(gpu)
+        self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)
         self._modes.append(self._tracker)
         self._running = ExitStack()
         self._is_open = False
@@ -73,6 +85,11 @@ class Simulation(Session):
     def device(self) -> torch.device:
         """Where the program puts its model and its inputs."""
         return HOST_DEVICE if self._device is None else GPU_DEVICE
+
+    @property
+    def allocator(self) -> CachingAllocator | None:
+        """The GPU's allocator, as it stands; None on the CPU."""
+        return None if self._device is None else self._device.allocator
 
     def __enter__(self) -> Self:
         self._cpu_seconds -= time.process_time()
@@ -85,6 +102,9 @@ class Simulation(Session):
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if error is not None:
             self.abandon()
+            refusal = refusal_of(error)
+            if refusal is not None:
+                raise refusal from error
         elif not self._is_closed:
             self.stop()
 
@@ -122,7 +142,22 @@ class Simulation(Session):
 
     def _flush(self) -> None:
         raw, segments = self._pages.turn_page()
+        if self._step >= 0:
+            self._add_costs(raw)
         self._write(raw, {"segments": segments.to_table(0, 0)}, [])
+
+    def _add_costs(self, raw: RawWindow) -> None:
+        """Keep what the last step cost; the first ones make the optimizer's state too."""
+        facts: dict[str, Any] = {"flops_per_step": sum(call.flops or 0 for call in raw.calls)}
+        if self._roofline is not None:
+            facts["estimated_step_seconds"] = sum(call.duration_ns for call in raw.calls) / 1e9
+            facts["assumptions"] = self._roofline.assumptions.sentences(self._roofline.gpu)
+        self.add_facts(**facts)
+
+    def _duration_ns(self, cost: Cost) -> int:
+        if self._roofline is None or cost.device != GPU_DEVICE:
+            return 0  # on the CPU the clock tells the order of events and nothing else
+        return round(self._roofline.duration_us(cost.flops, cost.num_bytes, str(cost.dtype).removeprefix("torch.")) * 1e3)
 
     def _memory_of(self, device: torch.device) -> Memory | None:
         if device.type == "meta":

@@ -14,11 +14,14 @@ from profiler.simulate.flops import Cost, cost_of
 from profiler.simulate.gradient_sums import in_place_sum
 from profiler.simulate.memory import Memory
 from profiler.simulate.notebook import NOWHERE, SimulatedNotebook, Standing
+from profiler.tracing.notes import Note
 from profiler.tracing.raw import Call
 
 _aten = torch.ops.aten
 _ITEM = _aten._local_scalar_dense.default
 _DEVICE = torch.ops.prim.device.default
+_MARK_ENDS = torch.ops.profiler._record_function_exit._RecordFunction
+_MARKS = frozenset((torch.ops.profiler._record_function_enter_new.default, _MARK_ENDS))
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -46,6 +49,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._duration_of = duration_of
         self._modules_by_sequence: dict[int, str | None] = {}
         self._last_sequence = 0
+        self._marks: list[Any] = []
         self.is_watching = True
 
     @classmethod
@@ -60,11 +64,13 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return args[0].device
         if not self.is_watching:
             return func(*args, **kwargs)
+        if func in _MARKS:
+            return self._mark(func, args)
         if _is_composite(func):
             with self:  # in inference mode torch passes whole what autograd would have taken apart, with what it makes on the way
                 return func._op_dk(_COMPOSITE, *args, **kwargs)  # C++'s own parts; `decompose` prefers Python's, which differ
         func = in_place_sum(func, args)
-        notebook = self._notebook
+        notebook, start_ns = self._notebook, self._notebook.now_ns
         notebook.standing = self._stand(func)
         result = self._run(func, args, kwargs)
         for tensor in _tensors(result):
@@ -74,8 +80,18 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         cost = cost_of(func, args, kwargs, result)
         if cost is not None:
             self._note(cost)
+        if notebook.standing.in_backward:
+            notebook.ran_node(start_ns)
         notebook.standing = NOWHERE
         return result
+
+    def _mark(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """Note what torch marks for its own profiler: the optimizer's step and its zero_grad."""
+        if func is _MARK_ENDS:
+            self._marks.pop().__exit__()
+        else:
+            self._marks.append(self._notebook.open(Note("torch", args[0])))
+        return func(*args)
 
     def _note(self, cost: Cost) -> None:
         notebook, duration_ns = self._notebook, self._duration_of(cost)
