@@ -1,4 +1,7 @@
-"""What operating systems do differently: processes in groups, signals, containers. The only module with calls that only POSIX has."""
+"""What operating systems do differently: processes in groups, signals, containers.
+
+The only module with calls that only POSIX has, beside `profiler.jobs.preloader`, which is started only where processes can fork.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,11 @@ def own_group() -> dict[str, Any]:
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
+
+
+def can_fork() -> bool:
+    """Return whether a process with torch loaded can fork and go on; libraries of other systems than Linux do not stand it."""
+    return sys.platform == "linux"
 
 
 def processes_below(pid: int) -> list[psutil.Process]:

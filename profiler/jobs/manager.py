@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
 import secrets
 import sys
 import threading
@@ -22,9 +23,11 @@ from profiler.errors import FormatError, HeadroomError, JobFailed
 from profiler.jobs.folder import RunFolder, all_folders, find_folder
 from profiler.jobs.key import run_key
 from profiler.jobs.process import WorkerProcess, find_process
-from profiler.jobs.run import CAPTURE, Ending, Limits, Order, RunState, RunStatus, Standing
+from profiler.jobs.run import CAPTURE, SIMULATE, Ending, Limits, Order, RunState, RunStatus, Standing
 from profiler.jobs.settle import ending_of_lost, settle
+from profiler.jobs.warm import Preloader
 from profiler.jobs.watch import Watch
+from profiler.platform_calls import can_fork
 from profiler.spec import Job
 from profiler.storage import RunStore
 
@@ -41,9 +44,11 @@ class JobManager:
 
     Args:
         home: the folder of the run store; by default ``$HEADROOM_HOME``, else ``.headroom``.
-        max_running: workers at once.
+        max_running: measured runs at once.
+        max_simulating: simulated runs at once, beside those.
         max_queued: runs that may wait.
         worker_command: what is started with a run's folder as its last argument.
+        preloader: what simulations are forked from; by default one of the usual workers, where processes can fork.
     """
 
     def __init__(
@@ -51,13 +56,16 @@ class JobManager:
         home: Path | str | None = None,
         *,
         max_running: int = 1,
+        max_simulating: int = 2,
         max_queued: int = 20,
         worker_command: Sequence[str] = _WORKER_COMMAND,
+        preloader: Preloader | None = None,
     ) -> None:
         self.store = RunStore(home)
         self._jobs = self.store.home.resolve() / "jobs"
-        self._max_running, self._max_queued = max_running, max_queued
+        self._max_running, self._max_simulating, self._max_queued = max_running, max_simulating, max_queued
         self._command = tuple(worker_command)
+        self._preloader = preloader or (Preloader() if self._command == _WORKER_COMMAND and can_fork() else None)
         self._name = secrets.token_hex(8)
         self._me = psutil.Process()
         self._lock = threading.RLock()
@@ -136,6 +144,11 @@ class JobManager:
             self._wake.set()
         return status
 
+    def warm_up(self) -> None:
+        """Load the libraries for the next simulation now, because somebody is about to ask for one; returns at once."""
+        if self._preloader is not None and not self._closed:
+            self._preloader.prepare()
+
     def close(self) -> None:
         """End all runs of this manager; called when the process exits."""
         with self._lock:
@@ -154,6 +167,8 @@ class JobManager:
             watch.process.wait(1.0)
             watch.process.sweep()
             watch.process.wait(1.0)
+        if self._preloader is not None:
+            self._preloader.close()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
@@ -176,15 +191,26 @@ class JobManager:
             _settle_if_readable(folder, Ending(RunState.CANCELLED, "Cancelled before it started."))
 
     def _start_next(self) -> None:
-        while self._queue and len(self._watches) < self._max_running:
-            self._start(self._queue.pop(0))
+        for folder in builtins.list(self._queue):
+            try:
+                order = folder.order()
+            except FormatError:
+                self._queue.remove(folder)
+                continue
+            if self._has_room(order) and not (_can_be_forked(order) and self._preloader and self._preloader.prepare()):
+                self._queue.remove(folder)
+                self._start(folder, order)
 
-    def _start(self, folder: RunFolder) -> None:
+    def _has_room(self, order: Order) -> bool:
+        simulates = order.engine == SIMULATE
+        num_alike = sum((watch.order.engine == SIMULATE) == simulates for watch in self._watches.values())
+        return num_alike < (self._max_simulating if simulates else self._max_running)
+
+    def _start(self, folder: RunFolder, order: Order) -> None:
         process = None
         try:
-            order = folder.order()
             started = time.time()
-            process = WorkerProcess.start([*self._command, str(folder.path)], folder.stderr)
+            process = self._worker(folder, order)
             running = replace(self._standing(RunState.RUNNING), started=started)
             folder.write_standing(replace(running, worker_pid=process.pid, worker_created=process.created))
             self._watches[folder.run_id] = Watch(folder, order, process, started)
@@ -192,6 +218,12 @@ class JobManager:
             if process is not None:
                 process.sweep()
             _settle_if_readable(folder, Ending(RunState.FAILED, f"The worker could not be started: {error}"))
+
+    def _worker(self, folder: RunFolder, order: Order) -> WorkerProcess:
+        if self._preloader and _can_be_forked(order):
+            with contextlib.suppress(OSError, psutil.Error):  # whatever became of the preloader: there is the long way
+                return self._preloader.fork(folder.path, folder.stderr)
+        return WorkerProcess.start([*self._command, str(folder.path)], folder.stderr)
 
     def _look(self, watch: Watch) -> None:
         try:
@@ -282,6 +314,11 @@ class JobManager:
 
     def _standing(self, state: RunState) -> Standing:
         return Standing(state=state, manager=self._name, manager_pid=self._me.pid, manager_created=self._me.create_time())
+
+
+def _can_be_forked(order: Order) -> bool:
+    """Tell whether a worker may be a fork: one that is measured shares no memory with others, and CUDA does not outlive a fork."""
+    return order.engine == SIMULATE
 
 
 def _settle_if_readable(folder: RunFolder, ending: Ending) -> None:

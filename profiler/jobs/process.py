@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -21,11 +22,27 @@ _MAX_WORDS = 400
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
 
 
-class WorkerProcess:
-    """A worker and whatever it started. `start` makes one; `adopt` takes over one that an earlier server started."""
+class Child(Protocol):
+    """What knows how a process ended; `subprocess.Popen` for its own."""
 
-    def __init__(self, root: psutil.Process, popen: subprocess.Popen[bytes] | None) -> None:
-        self._root, self._popen = root, popen
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs.
+
+        Raises:
+            ChildProcessError: it will not be known.
+        """
+
+
+class WorkerProcess:
+    """A worker and whatever it started. `start` makes one; `adopt` takes over one that an earlier server started.
+
+    Args:
+        root: the worker.
+        child: what will know how it ended, if anything does.
+    """
+
+    def __init__(self, root: psutil.Process, child: Child | None) -> None:
+        self._root, self._child = root, child
         self._tree = [root]
         self._scan_due = 0.0
         self._asked: float | None = None
@@ -66,8 +83,8 @@ class WorkerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """The worker's exit code, negative for a signal; None where it is not known because another server started it."""
-        return None if self._popen is None else self._popen.returncode
+        """The exit code of a worker that has ended, negative for a signal; None where another server started it and nobody knows."""
+        return None if self._child is None else self._child.poll()
 
     @property
     def asked_to_end(self) -> bool:
@@ -76,8 +93,11 @@ class WorkerProcess:
 
     def running(self) -> bool:
         """Return whether the worker has not ended."""
-        if self._popen is not None:
-            return self._popen.poll() is None
+        if self._child is not None:
+            try:
+                return self._child.poll() is None
+            except ChildProcessError:
+                self._child = None
         return _alive(self._root)
 
     def rss_bytes(self) -> int:
