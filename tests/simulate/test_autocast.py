@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from profiler.devices import GPUS
-from profiler.simulate.cuda.autocast import _LISTS, Policy, policies
+from profiler.simulate.cuda.autocast import _LISTS, Policy, keeps_casts_in_inference, policies
 from profiler.simulate.session import Simulation
 
 SIZE = 1024
@@ -168,11 +168,20 @@ def test_attention_casts_queries_keys_values_and_a_mask_of_numbers(simulation: S
         assert functional.scaled_dot_product_attention(q, q, q, is_causal=True).dtype is torch.bfloat16
 
 
-def test_inference_mode_casts_too(simulation: Simulation) -> None:
-    with torch.inference_mode(), torch.autocast("cuda", dtype=torch.bfloat16):
-        x = matrix(simulation)
-        assert functional.linear(x, x).dtype is torch.bfloat16
+INFERENCE_MODE = torch.inference_mode  # a simulation puts another there, which a decorator of before does not see
+
+
+@pytest.mark.parametrize("mode", ["torch.inference_mode", "its decorator"])
+def test_inference_mode_casts_too_and_keeps_no_cast(simulation: Simulation, mode: str) -> None:
+    weight, x = nn.Parameter(matrix(simulation)), matrix(simulation)
+    with torch.inference_mode() if mode == "torch.inference_mode" else INFERENCE_MODE(), torch.autocast("cuda", dtype=torch.bfloat16):
         assert torch.softmax(x.bfloat16(), -1).dtype is torch.float32
+        assert functional.linear(x, x).dtype is torch.bfloat16
+        before = allocated(simulation)
+        functional.linear(x, weight)
+        assert allocated(simulation) == before
+    assert not keeps_casts_in_inference("2.13.0+cpu")
+    assert keeps_casts_in_inference("2.9.1")
 
 
 def test_a_norm_that_is_asked_for_by_an_overload_answers_in_float32(simulation: Simulation) -> None:

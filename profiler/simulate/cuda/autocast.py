@@ -70,6 +70,8 @@ _LISTS = {
 }
 _SINCE = {"rms_norm": (2, 12)}
 """The version of torch that listed an operator, where it is newer than the oldest version that is modelled, 2.4."""
+_KEEPS_NONE_IN_INFERENCE_SINCE = (2, 11)
+"""From this version of torch on, inference mode casts a weight at every use (pytorch/pytorch#165068, December 2025)."""
 _OVERLOADS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "norm.Scalar": (torch.ops.aten.norm.ScalarOpt_dtype, (None, 2)),
     "norm.ScalarOpt_dim": (torch.ops.aten.norm.ScalarOpt_dim_dtype, (None, None, None, False)),
@@ -83,9 +85,17 @@ def policies(version: str = torch.__version__) -> dict[str, Policy]:
     Args:
         version: of torch, such as ``2.13.0+cpu``.
     """
-    major, minor = (int(part) for part in version.split(".")[:2])
     every = {name: policy for policy, names in _LISTS.items() for name in names.split()}
-    return {name: policy for name, policy in every.items() if _SINCE.get(name, (0, 0)) <= (major, minor)}
+    return {name: policy for name, policy in every.items() if _SINCE.get(name, (0, 0)) <= _release(version)}
+
+
+def keeps_casts_in_inference(version: str = torch.__version__) -> bool:
+    """Tell whether casts of weights are kept in inference mode, by the version of torch."""
+    return _release(version) < _KEEPS_NONE_IN_INFERENCE_SINCE
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 class CudaAutocast(AbstractContextManager["CudaAutocast"]):
@@ -104,6 +114,7 @@ class CudaAutocast(AbstractContextManager["CudaAutocast"]):
         self._gpu = gpu
         self._device = device
         self._policies = policies(version)
+        self._keeps_in_inference = keeps_casts_in_inference(version)
         self._functions = {name.partition(".")[0]: policy for name, policy in self._policies.items()}
         self._casts: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
         """The weights' casts, by identity of the weight."""
@@ -189,13 +200,17 @@ class CudaAutocast(AbstractContextManager["CudaAutocast"]):
             return [self._cast(item, dtype) for item in value]
         if not self._is_eligible(value) or value.dtype is dtype:
             return value
-        if not (_is_weight(value) and dtype is torch.get_autocast_dtype("cuda") and torch.is_autocast_cache_enabled()):
+        if not (_is_weight(value) and dtype is torch.get_autocast_dtype("cuda") and self._keeps_casts()):
             return value.to(dtype)
         weight, cast = self._casts.get(id(value), (None, None))
         if weight is None or weight() is not value:
-            cast = value.to(dtype)
+            with torch.enable_grad():  # kept for uses with gradients, too
+                cast = value.to(dtype)
             self._casts[id(value)] = weakref.ref(value), cast
         return cast
+
+    def _keeps_casts(self) -> bool:
+        return torch.is_autocast_cache_enabled() and (self._keeps_in_inference or not torch.is_inference_mode_enabled())
 
 
 def _is_weight(tensor: Tensor) -> bool:
