@@ -70,6 +70,8 @@ class DeviceMemory:
     def __init__(self, on_segment: Callable[[str, int, int, int], None], index: int = 0) -> None:
         self.index = index
         self.allocator = CachingAllocator(on_segment=on_segment)
+        self.held: dict[str, Place] = {}
+        """What libraries keep until the process ends, by what it is for."""
         self._blocks: dict[int, Block] = {}
 
     def allocate(self, num_bytes: int) -> Place:

@@ -47,6 +47,11 @@ class KernelCall:
         finally:
             self.notebook.free(place, self.memory)
 
+    def hold(self, purpose: str, num_bytes: int) -> None:
+        """Allocate bytes that a library keeps until the process ends, unless it holds some for this purpose already."""
+        if num_bytes and purpose not in self.memory.held:
+            self.memory.held[purpose] = self.notebook.allocate(num_bytes, self.memory)
+
     def keep(self, result: Any) -> Any:
         """Give results their places now, for kernels that allocate them before their scratch; return them."""
         self.notebook.hold_tensors(result, self.memory)

@@ -1,0 +1,1 @@
+"""Runs recorded on real GPUs, simulated again and compared byte for byte."""

@@ -1,0 +1,56 @@
+"""Runs recorded on real GPUs beside our predictions, byte for byte; exit code 1 where a target is missed.
+
+    python -m benchmarks.gpu_runs FILE [--only ID] [--json]
+
+Rules are keyed by the library versions that a run recorded, never by the run: where the installed version does otherwise, the rule that was
+applied instead is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from benchmarks.gpu_runs import steps  # noqa: E402
+from benchmarks.gpu_runs.schema import Comparison, read_runs  # noqa: E402
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the comparisons as text or JSON."""
+    parser = argparse.ArgumentParser(prog="benchmarks.gpu_runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--only", action="append", metavar="ID")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    runs = [run for run in read_runs(chosen.file) if not chosen.only or run["id"] in chosen.only]
+    comparisons = []
+    for run in runs:
+        comparisons.append(steps.compare(run))
+        if not chosen.json:
+            _print(comparisons[-1])
+    if chosen.json:
+        print(json.dumps([comparison.to_json() for comparison in comparisons], indent=1))
+    return 0
+
+
+def _print(comparison: Comparison) -> None:
+    run = comparison.run
+    print(f"{run['id']}  {run['model']}, {run['workload']}, {run['gpu']}  ({comparison.seconds:.1f} s)")
+    for name, difference in comparison.differences.items():
+        print(f"    {name:<16} {comparison.predicted[name]:>16,} {comparison.measured[name]:>16,} {difference:>+14,}")
+    for rule in comparison.rules:
+        print(f"    rule: {rule}")
+    if comparison.explanation:
+        print(f"    {comparison.explanation}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

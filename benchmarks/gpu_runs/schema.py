@@ -1,0 +1,63 @@
+"""Files of runs that were recorded on real GPUs, and what a comparison with one of their runs says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.devices import Gpu, find_gpu
+
+Run = dict[str, Any]
+"""One recorded run, as its file says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What was predicted for a run and what was measured."""
+
+    run: Run
+    predicted: dict[str, int]
+    """Bytes by the name of the quantity, such as ``peak``."""
+    measured: dict[str, int]
+    """Bytes of the same quantities."""
+    seconds: float
+    """Wall-clock time of the simulation."""
+    rules: tuple[str, ...] = ()
+    """What of the recorded library versions was modelled although the installed ones do otherwise."""
+    explanation: str = ""
+    """Why a byte is left over, where one is."""
+
+    @property
+    def differences(self) -> dict[str, int]:
+        """Predicted minus measured bytes."""
+        return {name: self.predicted[name] - measured for name, measured in self.measured.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON-ready data."""
+        differences = {f"{name}_diff_bytes": difference for name, difference in self.differences.items()}
+        return {
+            "id": self.run["id"],
+            **differences,
+            "seconds": round(self.seconds, 2),
+            "rules": list(self.rules),
+            "explanation": self.explanation,
+        }
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Return the runs of a file."""
+    runs: list[Run] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return runs
+
+
+def gpu_of(run: Run) -> Gpu:
+    """Return the card of a run, found in the catalogue by the name that torch reported."""
+    return find_gpu(run["gpu"].partition(" (")[0])
+
+
+def is_before(run: Run, library: str, version: tuple[int, ...]) -> bool:
+    """Return whether a run used a version of a library older than ``version``."""
+    numbers = run["versions"][library].partition("+")[0].split(".")
+    return tuple(int(number) for number in numbers[: len(version)]) < version

@@ -1,0 +1,137 @@
+"""Runs that recorded weights, states and the peak of a step: ``data/gpu_runs.json``, an RTX A6000.
+
+The statements are those that the file's ``how`` tells, in its order. Weights are what is allocated once the model is built, states what a
+warm-up step leaves beside them, and the peak is the most of three further steps above both.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, is_before
+from profiler.allocator.stats import Stats
+from profiler.models.build import build_model
+from profiler.simulate.session import Simulation
+from profiler.spec import Model
+
+QUANTITIES = ("weights", "states", "peak", "total")
+_NUM_MEASURED_STEPS = 3
+_OLD_MASKS = "transformers before 5.0 makes the causal mask of every training batch without a cache"
+_OLD_ROTARY = "transformers before 5.0 keeps one buffer of rotary frequencies, not two"
+
+
+def compare(run: Run) -> Comparison:
+    """Simulate a run as it was recorded."""
+    started = time.perf_counter()
+    is_old = is_before(run, "transformers", (5,))
+    rules = (_OLD_ROTARY,) * is_old + (_OLD_MASKS,) * (is_old and run["workload"] == "train")
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        simulation = stack.enter_context(Simulation(Path(folder) / "run.headroom", gpu_of(run)))
+        if _OLD_MASKS in rules:
+            stack.enter_context(_mask_made())
+        stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]))
+        weights, states, peak = _measured(simulation, run, _OLD_ROTARY in rules)
+        simulation.abandon()
+    predicted = {"weights": weights, "states": states, "peak": peak, "total": weights + states + peak}
+    measured = {name: run["measured_bytes"][name] for name in QUANTITIES}
+    return Comparison(run, predicted, measured, time.perf_counter() - started, rules)
+
+
+def _measured(simulation: Simulation, run: Run, has_old_rotary: bool) -> tuple[int, int, int]:
+    assert simulation.allocator is not None
+    stats = simulation.allocator.stats
+    model = _built(run, has_old_rotary).to(simulation.device)
+    if run["lora_rank"] is not None:
+        model = _adapted(model, run["lora_rank"])
+    if run["activation_checkpointing"]:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    weights = stats.allocated_bytes
+    shape = (run["batch"], run["seq_len"])
+    input_ids = torch.randint(run["arch"]["vocab_size"], shape, device=simulation.device)
+    if run["workload"] != "train":
+        with torch.inference_mode():
+            model.eval()(input_ids, use_cache=True)
+        return weights, 0, stats.peak_allocated_bytes - weights
+    return weights, *_trained(model, input_ids, run, stats, weights)
+
+
+def _built(run: Run, has_old_rotary: bool) -> nn.Module:
+    """Return the model on the host."""
+    dtype = torch.float32 if run["precision"].startswith("amp") else torch.bfloat16
+    model = build_model(Model(name=run["model"], config=json.dumps(_config(run))), dtype, attention="sdpa")
+    for module in model.modules():
+        if has_old_rotary and "original_inv_freq" in module._buffers:
+            del module._buffers["original_inv_freq"]  # it was a second name of the first, left behind on the host
+    return model
+
+
+def _adapted(model: nn.Module, rank: int) -> nn.Module:
+    from peft import LoraConfig, get_peft_model
+
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=targets))
+
+
+def _config(run: Run) -> dict[str, object]:
+    arch = run["arch"]
+    return {
+        "model_type": "llama",
+        "hidden_size": arch["hidden_size"],
+        "num_hidden_layers": arch["num_layers"],
+        "num_attention_heads": arch["num_heads"],
+        "num_key_value_heads": arch["num_kv_heads"],
+        "head_dim": arch["head_dim"],
+        "intermediate_size": arch["intermediate_size"],
+        "vocab_size": arch["vocab_size"],
+        "tie_word_embeddings": arch["tie_word_embeddings"],
+        "attention_bias": arch["attention_bias"],
+        "max_position_embeddings": 131072,
+    }
+
+
+def _trained(model: nn.Module, input_ids: torch.Tensor, run: Run, stats: Stats, weights: int) -> tuple[int, int]:
+    """Return states and peak."""
+    model.train()
+    is_mixed = run["precision"].startswith("amp")
+    optimizer = torch.optim.AdamW((parameter for parameter in model.parameters() if parameter.requires_grad), foreach=True)
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=is_mixed):
+            outputs = model(input_ids=input_ids, labels=input_ids, use_cache=False)
+            loss = outputs.loss
+        loss.backward()
+        del outputs, loss
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+
+    step()
+    resident = stats.allocated_bytes
+    stats.peak_allocated_bytes = resident
+    for _ in range(_NUM_MEASURED_STEPS):
+        step()
+    return resident - weights, stats.peak_allocated_bytes - resident
+
+
+@contextmanager
+def _mask_made() -> Iterator[None]:
+    """Let transformers find packed sequences in every training batch, as it did before 5.0: then it makes a mask.
+
+    Up to 4.57, find_packed_sequence_indices (transformers/masking_utils.py) returned indices also where there is only one sequence.
+    """
+
+    def find_packed_sequence_indices(position_ids: torch.Tensor) -> torch.Tensor:
+        steps = torch.diff(position_ids, prepend=position_ids[:, :1] - 1, dim=-1)
+        return (steps != 1).cumsum(-1)
+
+    with patch("transformers.masking_utils.find_packed_sequence_indices", find_packed_sequence_indices):
+        yield
