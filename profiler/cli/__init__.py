@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from profiler import __version__
-from profiler.cli import diff, doctor, explain, export, import_file, models, profile, record, replay, show, simulate
+from profiler.cli import diff, doctor, explain, export, import_file, models, profile, record, replay, show, simulate, validate
 from profiler.cli.command import BAD_INPUT, DONE, FAILED_RUN, INTERRUPTED, Parser
 from profiler.errors import CaptureUnavailable, HeadroomError, JobFailed
 
@@ -39,10 +39,10 @@ def _parser() -> Parser:
     parser = Parser(
         prog="python -m profiler",
         description="Headroom: see where a language model's memory goes, and what each optimization really gives back.",
-        epilog="Exit codes: 0 done, 2 bad input, 3 a run that failed, 130 an interrupt.",
+        epilog="Exit codes: 0 done, 2 bad input, 3 a run that failed, 4 a difference that is too large, 130 an interrupt.",
     )
     parser.add_argument("--version", action="version", version=f"headroom {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (models, profile, simulate, record, show, import_file, replay, explain, diff, export, doctor):
+    for module in (models, profile, simulate, record, show, import_file, replay, explain, diff, export, validate, doctor):
         module.add(commands)
     return parser

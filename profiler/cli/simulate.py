@@ -11,6 +11,7 @@ from profiler.cli.job import add_job_options, read_job
 from profiler.cli.running import add_run_options, run_job
 from profiler.devices import find_gpu
 from profiler.jobs.run import SIMULATE
+from profiler.jobs.targets import DEFAULT_STEPS
 from profiler.storage import read_recording
 from profiler.units import exact_bytes, format_bytes
 
@@ -24,7 +25,7 @@ def add(commands: Commands) -> None:
     simulate.add_argument(
         "--gpu", required=True, metavar="NAME", help="a GPU such as rtx-4090, a100-80gb or h100-80gb; cpu for this machine's CPU"
     )
-    simulate.set_defaults(steps=1)
+    simulate.set_defaults(steps=DEFAULT_STEPS[SIMULATE])
     add_run_options(simulate)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,9 +16,11 @@ from profiler.devices import Gpu
 from profiler.estimate.step_time import Roofline
 from profiler.recording import Metadata, Provenance
 from profiler.simulate import patches
+from profiler.simulate.cpu import cpu_kernels
 from profiler.simulate.cuda.autocast import CudaAutocast
 from profiler.simulate.cuda.functions import CudaFunctions
 from profiler.simulate.cuda.kernels import kernels_for
+from profiler.simulate.cuda.queries import answered_by
 from profiler.simulate.cuda.workspaces import workspace_bytes
 from profiler.simulate.fakes import LeanFakeTensorMode
 from profiler.simulate.flops import Cost
@@ -66,12 +67,12 @@ class Simulation(Session):
         self._host = HostMemory()
         self._device: DeviceMemory | None = None
         self._modes: list[AbstractContextManager[Any]] = [patches.in_place(), LeanFakeTensorMode()]
-        kernels: Mapping[Any, Callable[..., Any]] = {}
+        kernels = cpu_kernels(self._host, self._pages)
         if gpu is not None:
             self._device = DeviceMemory(self._pages.on_segment)
             self._converter.begin([], frozenset({workspace_bytes(gpu)} - {0}), tells_completion=False)
             autocast = CudaAutocast(gpu, GPU_DEVICE)
-            self._modes += [autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
+            self._modes += [answered_by(self._device.allocator), autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
             kernels = kernels_for(gpu, self._device, self._pages)
         self._roofline = None if gpu is None else Roofline(gpu)
         self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)

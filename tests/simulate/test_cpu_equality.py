@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from profiler import read_recording
-from profiler.analysis.timeline import Timeline
+from profiler.analysis.equality import compare_recordings
 from profiler.capture.engine import capture_job
-from profiler.recording import Category, Recording
+from profiler.recording import Recording
 from profiler.simulate.engine import simulate_job
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
 
@@ -41,18 +40,6 @@ def recordings(folder: Path, model: str, kind: str, *toggles: str) -> tuple[Reco
     capture_job(job, folder / "measured.headroom")
     simulate_job(job, folder / "simulated.headroom")
     return read_recording(folder / "measured.headroom"), read_recording(folder / "simulated.headroom")
-
-
-def phases(recording: Recording) -> list[tuple[int, str, int, int]]:
-    """Return step, phase, bytes at its end and the most bytes in it."""
-    timeline = Timeline.of(recording)
-    times, total = timeline.blocks.event_us, timeline.total
-    found = []
-    for mark in recording.marks.to_pylist():
-        if mark["kind"] == "phase":
-            first, last = np.searchsorted(times, mark["start_us"], side="left"), np.searchsorted(times, mark["end_us"], side="right")
-            found.append((mark["step"], mark["name"], int(total[last - 1]), int(total[first:last].max(initial=0))))
-    return found
 
 
 @pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-bert", "tiny-llama", "tiny-lstm", "tiny-t5", "tiny-qwen"])
@@ -85,13 +72,10 @@ def test_toggles_change_a_simulation_as_they_change_a_measurement(
 
 def assert_equal_but_for(allowed: int, measured: Recording, simulated: Recording) -> None:
     """Hold every phase, the peak and its categories to the byte, but for at most ``allowed`` bytes that only real code allocates."""
-    for real, fake in zip(phases(measured), phases(simulated), strict=True):
-        assert real[:2] == fake[:2]
-        assert 0 <= real[2] - fake[2] <= allowed, (real, fake)
-    lines = Timeline.of(measured), Timeline.of(simulated)
-    assert 0 <= lines[0].peak_bytes - lines[1].peak_bytes <= allowed
-    at_peak = [line.categories_at(line.peak_event) for line in lines]
-    assert [line.at(line.peak_event).phase for line in lines[:1]] == [line.at(line.peak_event).phase for line in lines[1:]]
-    for category in Category:
-        difference = at_peak[0].get(category, 0) - at_peak[1].get(category, 0)
-        assert 0 <= difference <= allowed, category
+    equality = compare_recordings(measured, simulated)
+    for phase in equality.phases:
+        assert -allowed <= phase.end.difference <= 0, phase
+        assert -allowed <= phase.peak.difference <= 0, phase
+    assert -allowed <= equality.peak.difference <= 0
+    for category, pair in equality.categories.items():
+        assert -allowed <= pair.difference <= 0, category

@@ -1,0 +1,59 @@
+"""``validate``: a job measured and simulated on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from profiler.spec import Job, Model, Workload
+from tests.cli.conftest import Run
+
+KNOWN_BYTES = 32 * 1024
+"""Checkpointing's generator states (5,056 B a layer) and Python numbers that operators wrap into tensors."""
+
+
+def jobs_file(folder: Path) -> Path:
+    path = folder / "jobs.json"
+    path.write_text(json.dumps([Job(model=Model(name="tiny-llama"), workload=Workload(seq=32, steps=1)).to_json()]))
+    return path
+
+
+def test_differences_are_printed_and_the_measured_run_is_recorded(run: Run, tmp_path: Path) -> None:
+    record = tmp_path / "truth.json"
+    code, out, _ = run("validate", str(jobs_file(tmp_path)), "--json", "--record", str(record))
+
+    (result,) = json.loads(out)
+    assert code == 0
+    assert abs(result["largest_difference_bytes"]) <= KNOWN_BYTES
+    assert result["peak"]["simulated_bytes"] - result["peak"]["measured_bytes"] == result["peak"]["difference_bytes"]
+    (truth,) = json.loads(record.read_text())["runs"]
+    assert truth["measured_bytes"]["total"] == result["peak"]["measured_bytes"]
+    measured = truth["measured_bytes"]
+    assert measured["weights"] + measured["states"] + measured["peak"] == measured["total"]
+    assert truth["gpu"] == "cpu"
+
+
+def test_a_difference_above_the_tolerance_ends_with_four(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("validate", str(jobs_file(tmp_path)), "--tolerance", "1B")
+    assert code == 4
+    assert "-12 B" in out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model": 1}', "[1]"])
+def test_a_file_that_holds_no_jobs_is_refused(run: Run, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "jobs.json"
+    path.write_text(text)
+    code, out, err = run("validate", str(path))
+    assert (code, out) == (2, "")
+    assert err.startswith("headroom: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_default_jobs_are_simulated_to_the_byte_but_for_known_ones(run: Run) -> None:
+    code, out, _ = run("validate", "--json", "--tolerance", f"{KNOWN_BYTES}B")
+    results = json.loads(out)
+    assert code == 0, [(result["title"], result["largest_difference_bytes"]) for result in results]
+    assert len(results) == 7
