@@ -165,11 +165,15 @@ class Job:
 
     @property
     def title(self) -> str:
-        """One line, such as ``gpt2 · train · batch 4 x 128 · adamw``; what differs from the default workload comes last, as ``seed=3``."""
+        """One line, such as ``gpt2 · train · batch 4 x 128 · adamw · on rtx-4090``; what else is no default comes last, as ``seed=3``.
+
+        The CPU is not named.
+        """
         shape = f"batch {self.workload.batch} x {self.workload.seq}"
         said, default = {"kind", "batch", "seq"}, asdict(Workload())
         rest = [f"{name}={value}" for name, value in asdict(self.workload).items() if name not in said and value != default[name]]
-        return " · ".join([self.model.name, self.workload.kind.value, shape, *map(str, self.toggles), *rest])
+        device = [] if self.device == "cpu" else [f"on {self.device}"]
+        return " · ".join([self.model.name, self.workload.kind.value, shape, *map(str, self.toggles), *device, *rest])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; toggles as their texts."""

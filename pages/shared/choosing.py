@@ -43,8 +43,8 @@ def lane(recording_id: str) -> Lane | None:
 def _choose() -> None:
     chosen = session.recall(_KEY)
     entry = next((entry for entry in session.entries() if entry.id == chosen), None)
-    job = session.recording_link(entry).get("job") if entry else None
-    session.choose(recording=chosen, job=job, memory=None, at=None)
+    link = session.recording_link(entry) if entry else {}
+    session.choose(**({"recording": chosen, "job": None, "engine": None, "memory": None, "at": None} | link))
 
 
 def _nothing_chosen() -> None:
@@ -59,4 +59,5 @@ def _not_here(wanted: str) -> None:
         st.markdown("Ask for the `.headroom` file and open it on the Start page, or choose another recording above.")
         return
     st.markdown(f"The link holds its job, so it can run here: **{job.title}**")
-    st.page_link("pages/profile.py", label="Run it on this machine", icon=":material/arrow_forward:", query_params=session.job_link(job))
+    link = session.job_link(job, session.chosen("engine"))
+    st.page_link("pages/profile.py", label="Run it on this machine", icon=":material/arrow_forward:", query_params=link)

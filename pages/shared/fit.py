@@ -1,11 +1,11 @@
-"""A job before it runs: its exact parameter count, what it needs at least, and whether this machine has that much."""
+"""A job before it runs: its exact parameter count, what it needs at least, and whether its device has that much."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from pages.shared import session
-from profiler.devices import this_machine
+from profiler.devices import GPUS, context_band, this_machine
 from profiler.estimate.states import StateEstimate, estimate_states, shortfall_warning
 from profiler.jobs.inspection import inspect_in_worker
 from profiler.models.catalogue import entry
@@ -38,9 +38,11 @@ def count_parameters(job: Job) -> int:
 
 
 def _available_bytes(device: str) -> int | None:
-    """Return the memory that a run on this device can have now; None where it cannot be read."""
+    """Return the memory that a run on this device can have now, or at best on one that is simulated; None where it cannot be read."""
     if device == "cpu":
         return this_machine().available_bytes
+    if simulated := GPUS.get(device):
+        return simulated.memory_bytes - context_band(simulated).low_bytes
     gpus = {f"cuda:{gpu.index}": gpu for gpu in session.machine().latest.gpus}
     gpu = gpus.get("cuda:0" if device == "cuda" else device)
     return gpu.free_bytes if gpu else None

@@ -1,4 +1,4 @@
-"""Widgets <-> a Job. The optimizations are drawn from their registry, so a new family appears here by itself."""
+"""Widgets <-> a Job and what runs it. The optimizations are drawn from their registry, so a new family appears here by itself."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 import streamlit as st
 
 from pages.shared import session
+from profiler.devices import GPUS
+from profiler.jobs.run import CAPTURE
+from profiler.jobs.targets import CPU, DEFAULT_STEPS, Target, target_of, targets
 from profiler.models.catalogue import CATALOGUE
 from profiler.models.user_config import model_from_text
 from profiler.optimizations.base import Optimization, Parameter, ParameterKind
 from profiler.optimizations.registry import REGISTRY, families, validate
 from profiler.spec import MAX_BATCH, MAX_SEQ, MAX_STEPS, Job, Model, Toggle, Workload, WorkloadKind, ZeroGrad
-from profiler.units import format_count
+from profiler.units import format_bytes, format_count
 
 DEFAULT = Job(model=Model(name="tiny-gpt2"), workload=Workload(batch=4, seq=128))
 _OWN = "own configuration: "
-_LAST, _HELD, _OWN_MODELS = "job_form_last", "job_form_held", "job_form_own_models"
+_LAST, _HELD, _WAS, _OWN_MODELS = "job_form_last", "job_form_held", "job_form_was", "job_form_own_models"
+_OFF = "off"
 _ZERO_GRAD = {
     ZeroGrad.AFTER_STEP: "After the optimizer step",
     ZeroGrad.BEFORE_FORWARD: "Before forward",
@@ -24,16 +28,18 @@ _ZERO_GRAD = {
 }
 
 
-def draw() -> Job:
-    """Draw the form and return the job it describes, in its canonical form.
+def draw() -> tuple[Job, str]:
+    """Draw the form and return the job it describes, in its canonical form, and the engine that is to run it.
 
     Raises:
         SpecError: the fields do not go together.
     """
     _seed()
-    model_column, kind_column = st.columns([3, 2])
+    model_column, where_column, kind_column = st.columns([3, 3, 2])
     with model_column:
         model = _model()
+    with where_column:
+        target = _where()
     with kind_column:
         kind = WorkloadKind(
             str(
@@ -45,16 +51,15 @@ def draw() -> Job:
     workload, chosen = _sizes(kind)
     with st.expander("More settings"):
         workload |= _details(kind)
-        device = _device()
         toggles = tuple(_toggle(item) for item in chosen)
-    job = validate(Job(model=model, workload=Workload(kind=kind, **workload), device=device, toggles=toggles))
-    session.remember(_LAST, job)
-    return job
+    job = validate(Job(model=model, workload=Workload(kind=kind, **workload), device=target.device, toggles=toggles))
+    session.remember(_LAST, (job, target.engine))
+    return job, target.engine
 
 
-def hold(job: Job) -> None:
-    """Take note that the address now carries this job, which the form shows already."""
-    session.remember(_HELD, session.job_link(job).get("job"))
+def hold_address() -> None:
+    """Take note that the form shows already what the address carries."""
+    session.remember(_HELD, _carried())
 
 
 def upload_config() -> None:
@@ -72,21 +77,27 @@ def upload_config() -> None:
 
 def _seed() -> None:
     """Fill the widgets from the address' job where that is a new one; else from the last job where the page was left since."""
-    text = session.chosen("job")
-    if text and text != session.recall(_HELD):
-        session.remember(_HELD, text)
-        _fill(validate(session.linked_job() or DEFAULT))
+    carried = _carried()
+    if carried[0] and carried != session.recall(_HELD):
+        session.remember(_HELD, carried)
+        _fill(validate(session.linked_job() or DEFAULT), carried[1])
     elif session.recall("form_kind") is None:
-        _fill(session.recall(_LAST, validate(DEFAULT)))
+        _fill(*session.recall(_LAST, (validate(DEFAULT), CAPTURE)))
 
 
-def _fill(job: Job) -> None:
+def _carried() -> tuple[str | None, str | None]:
+    return session.chosen("job"), session.chosen("engine")
+
+
+def _fill(job: Job, engine: str | None) -> None:
+    target = target_of(job.device, engine)
+    session.remember("form_where", target)
+    session.remember(_WAS, target)
     if job.model.config is None:
         session.remember("form_model", job.model.name)
     else:
         _choose_own(job.model)
     session.remember("form_kind", job.workload.kind.value)
-    session.remember("form_device", job.device)
     for name in (
         "batch",
         "seq",
@@ -101,7 +112,7 @@ def _fill(job: Job) -> None:
     ):
         session.remember(f"form_{name}", getattr(job.workload, name))
     for family in families():
-        session.remember(f"form_family_{family.name}", family.default)
+        session.remember(f"form_family_{family.name}", family.default or _OFF)
     for toggle in job.toggles:
         item = REGISTRY[toggle.name]
         session.remember(f"form_family_{item.family.name}", item.name)
@@ -125,6 +136,31 @@ def _model_label(name: str) -> str:
     return f"{entry.label}: {name}, {format_count(entry.num_parameters_with_head)} parameters" if entry else name
 
 
+def _where() -> Target:
+    """Draw the choice of what the job runs on: measured here, or simulated."""
+    gpus = {f"cuda:{gpu.index}": gpu.name for gpu in session.machine().latest.gpus}
+    options = targets(gpu.index for gpu in session.machine().latest.gpus)
+    if session.recall("form_where") not in options:
+        session.remember("form_where", options[0])
+
+    def label(target: Target) -> str:
+        if target.engine == CAPTURE:
+            return "Measure on this CPU" if target.device == CPU else f"Measure on GPU {target.device[5:]}: {gpus[target.device]}"
+        gpu = GPUS.get(target.device)
+        return f"Simulate on {gpu.label}, {format_bytes(gpu.memory_bytes)}" if gpu else "Simulate on this CPU"
+
+    help_text = "A simulation needs no such GPU and seconds: the same code runs on tensors without memory. Type to search."
+    return Target(*st.selectbox("Where", options, format_func=label, key="form_where", on_change=_moved, help=help_text))
+
+
+def _moved() -> None:
+    """Follow the new engine's default number of steps, unless the user chose another."""
+    before, now = session.recall(_WAS), session.recall("form_where")
+    session.remember(_WAS, now)
+    if session.recall("form_steps") == DEFAULT_STEPS[before.engine]:
+        session.remember("form_steps", DEFAULT_STEPS[now.engine])
+
+
 def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
     """Draw the row of numbers and one choice a family; return the workload's fields and what is switched on."""
     shown = [(family, items) for family, items in families().items() if kind in family.workloads]
@@ -137,14 +173,14 @@ def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
     }
     chosen = []
     for family, items in shown:
-        names = [*([] if family.default else [None]), *(item.name for item in items)]
+        names = [*([] if family.default else [_OFF]), *(item.name for item in items)]
         key = f"form_family_{family.name}"
         if session.recall(key) not in names:
-            session.remember(key, family.default)
-        labels = {None: family.off_label} | {item.name: item.label for item in items}
-        name = grid.selectbox(family.label, names, format_func=labels.__getitem__, key=key, help=family.question)
-        if name is not None:
-            chosen.append(REGISTRY[str(name)])
+            session.remember(key, family.default or _OFF)
+        labels = {_OFF: family.off_label} | {item.name: item.label for item in items}
+        name = str(grid.selectbox(family.label, names, format_func=labels.__getitem__, key=key, help=family.question))
+        if name != _OFF:
+            chosen.append(REGISTRY[name])
     return workload, chosen
 
 
@@ -167,15 +203,6 @@ def _details(kind: WorkloadKind) -> dict[str, Any]:
     none = grid.checkbox("Set gradients to None", key="form_set_to_none", help="Off: they are filled with zeros and stay allocated.")
     keep = grid.checkbox("Keep outputs", key="form_keep_outputs", help="As loops do that never delete the model's outputs.")
     return fields | {"micro_batches": micro, "zero_grad": order, "set_to_none": none, "keep_outputs": keep}
-
-
-def _device() -> str:
-    gpus = session.machine().latest.gpus
-    options = ["cpu", *(f"cuda:{gpu.index}" for gpu in gpus)]
-    names = {f"cuda:{gpu.index}": f"GPU {gpu.index}: {gpu.name}" for gpu in gpus}
-    if session.recall("form_device") not in options:
-        session.remember("form_device", "cpu")
-    return str(st.selectbox("Device", options, format_func=lambda name: names.get(name, "CPU"), key="form_device"))
 
 
 def _toggle(item: Optimization) -> Toggle:

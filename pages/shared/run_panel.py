@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import components, session
+from pages.shared import components, session, simulated
 from profiler.figures.history import live_figure, live_table
-from profiler.jobs.run import RunState, RunStatus
+from profiler.jobs.run import SIMULATE, RunState, RunStatus
 from profiler.units import format_bytes, format_duration_us
 
 _TIMELINE = "pages/timeline.py"
@@ -20,12 +20,16 @@ def note_started(run_id: str) -> None:
     session.remember(_STARTED, session.recall(_STARTED, frozenset()) | {run_id})
 
 
-def show(run_id: str) -> None:
-    """Draw a run; while it waits or runs, the panel refreshes by itself."""
+def show(run_id: str) -> RunStatus:
+    """Draw a run and return where it stands; while it waits or runs, the panel refreshes by itself.
+
+    Raises:
+        SpecError: there is no such run.
+    """
     status = session.jobs().status(run_id)
     if status.state.final:
         _draw(status)
-        return
+        return status
 
     def poll() -> None:
         now = session.jobs().status(run_id)
@@ -34,6 +38,7 @@ def show(run_id: str) -> None:
         _draw(now)
 
     components.fragment(poll, every_seconds=_POLL_SECONDS)
+    return status
 
 
 def recent() -> None:
@@ -44,8 +49,7 @@ def recent() -> None:
     st.subheader("Recent runs", anchor=False)
     for status in statuses:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            link = session.run_link(status.run_id, status.job)
-            st.button(status.job.title, on_click=session.choose, kwargs=link, type="tertiary", key=f"run_{status.run_id}")
+            st.button(status.job.title, on_click=session.choose_run, args=(status,), type="tertiary", key=f"run_{status.run_id}")
             st.caption(_standing(status))
 
 
@@ -53,7 +57,7 @@ def _draw(status: RunStatus) -> None:
     with st.container(border=True, key="run_panel"):
         st.markdown(f"**{status.job.title}**")
         _STATES[status.state](status)
-        if status.live:
+        if status.live and status.engine != SIMULATE:
             components.chart(live_figure(status.live, theme=session.theme()), key="run_live", alt="Memory of the run over its seconds")
             with st.expander("The chart's numbers"):
                 components.table(live_table(status.live), key="run_live_table", alt="Memory of the run over its seconds")
@@ -72,12 +76,17 @@ def _running(status: RunStatus) -> None:
     last = status.live[-1] if status.live else None
     if last is not None:
         allocated = "" if last.allocated_bytes is None else f"{format_bytes(last.allocated_bytes)} allocated, "
-        st.caption(f"{allocated}{format_bytes(last.rss_bytes)} resident")
+        whose = " by the simulation itself" if status.engine == SIMULATE else ""
+        st.caption(f"{allocated}{format_bytes(last.rss_bytes)} resident{whose}")
     _cancel(status)
 
 
 def _done(status: RunStatus) -> None:
-    st.success(status.message if status.from_store else f"Recorded in {_seconds(status)}.")
+    if status.engine == SIMULATE and status.recording_id in {entry.id for entry in session.entries()}:
+        st.caption(status.message if status.from_store else f"Simulated in {_seconds(status)}.")
+        simulated.result(status.recording_id, status.job.device)
+    else:
+        st.success(status.message if status.from_store else f"Recorded in {_seconds(status)}.")
     _open(status, "Explore it in Timeline")
 
 
@@ -101,7 +110,7 @@ _STATES = {
 
 def _open(status: RunStatus, label: str) -> None:
     if status.recording_id:
-        query = {"recording": status.recording_id} | session.job_link(status.job)
+        query = {"recording": status.recording_id} | session.job_link(status.job, status.engine)
         st.page_link(_TIMELINE, label=label, icon=":material/arrow_forward:", query_params=query)
 
 
@@ -122,6 +131,7 @@ def _seconds(status: RunStatus) -> str:
 
 
 def _standing(status: RunStatus) -> str:
+    how = "simulated, " if status.engine == SIMULATE else ""
     if status.state is RunState.DONE:
-        return "answered from the store" if status.from_store else f"done in {_seconds(status)}"
-    return status.state.value
+        return how + ("answered from the store" if status.from_store else f"done in {_seconds(status)}")
+    return how + status.state.value

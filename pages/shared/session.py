@@ -25,7 +25,9 @@ from profiler.errors import FormatError
 from profiler.figures.theme import ThemeName
 from profiler.jobs.manager import JobManager
 from profiler.jobs.replayer import Replayer
-from profiler.recording import Recording
+from profiler.jobs.run import CAPTURE, SIMULATE, RunStatus
+from profiler.jobs.targets import engine_of
+from profiler.recording import Provenance, Recording
 from profiler.spec import Job
 from profiler.storage import RunStore, read_recording
 
@@ -112,19 +114,30 @@ def _write_choice(name: str, key: str, default: str) -> None:
 
 def recording_link(entry: library.Entry) -> dict[str, str]:
     """Return the query of a link to a recording, with the job that makes it again where it is missing."""
-    job = links.job_to_text(Job.from_json(entry.metadata.job)) if entry.metadata.job else None
-    return {"recording": entry.id} | ({"job": job} if job else {})
+    metadata = entry.metadata
+    engine = SIMULATE if metadata.provenance is Provenance.SIMULATED else CAPTURE
+    return {"recording": entry.id} | (job_link(Job.from_json(metadata.job), engine) if metadata.job else {})
 
 
-def run_link(run_id: str, job: Job) -> dict[str, str]:
+def run_link(status: RunStatus) -> dict[str, str]:
     """Return the query of a link to a run, with its job."""
-    return {"run": run_id} | job_link(job)
+    return {"run": status.run_id} | job_link(status.job, status.engine)
 
 
-def job_link(job: Job) -> dict[str, str]:
-    """Return the query of a link that carries a job; empty where the job is too long for one."""
+def job_link(job: Job, engine: str | None = None) -> dict[str, str]:
+    """Return the query of a link that carries a job, and its engine where the device leaves the choice; empty where it is too long."""
     text = links.job_to_text(job)
-    return {"job": text} if text else {}
+    if not text:
+        return {}
+    query = {"job": text}
+    if engine and engine_of(job.device, engine) != engine_of(job.device):
+        query["engine"] = engine
+    return query
+
+
+def choose_run(status: RunStatus) -> None:
+    """Change the address to a run and its job."""
+    choose(**({"job": None, "engine": None} | run_link(status)))
 
 
 def linked_job() -> Job | None:

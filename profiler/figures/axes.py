@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
 
 from profiler.analysis.columns import Array
 from profiler.figures.theme import Theme
-from profiler.units import GIB, KIB, MIB
+from profiler.units import GIB, KIB, MIB, format_bytes
 
 _MAX_TEXT = 300
 _HEADROOM = 1.08
@@ -104,6 +104,16 @@ def byte_axis_layout(axis: ByteAxis, title: str) -> dict[str, Any]:
         "range": [0, axis.top_bytes],
         "fixedrange": True,
     }
+
+
+def add_card(figure: go.Figure, capacity_bytes: int, theme: Theme, *, along: Literal["x", "y"]) -> None:
+    """Draw a card's memory as a line across the axis ``along`` which bytes are drawn."""
+    annotation = {"text": f"card {format_bytes(capacity_bytes)}", "font": {"size": 12, "color": theme.muted}}
+    line = {"color": theme.muted, "width": 1.5, "dash": "dash"}
+    if along == "x":  # over the bars, not beside a line
+        figure.add_vline(x=capacity_bytes, line=line | {"color": theme.text, "width": 2}, annotation=annotation, annotation_position="top")
+    else:
+        figure.add_hline(y=capacity_bytes, line=line, annotation=annotation, annotation_position="top left")
 
 
 def empty_figure(theme: Theme, height: int, text: str) -> go.Figure:

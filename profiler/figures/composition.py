@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure
+from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, empty_figure
 from profiler.figures.theme import PATTERNS, STACK_ORDER, Theme, ThemeName, ink_on, theme_named
 from profiler.recording import Category
 from profiler.units import exact_bytes, format_bytes
@@ -14,25 +14,32 @@ HEIGHT = 150
 _LABEL_SHARE = 0.08
 
 
-def composition_figure(categories: dict[Category, int], *, theme: ThemeName = "light", title: str = "Allocated") -> go.Figure:
-    """Return what an instant's allocated memory is made of, as one bar; parts over 8 % carry their label.
+def composition_figure(
+    categories: dict[Category, int], *, theme: ThemeName = "light", title: str = "Allocated", capacity_bytes: int | None = None
+) -> go.Figure:
+    """Return what an instant's allocated memory is made of, as one bar; parts over 8 % of its width carry their label.
 
     Args:
         categories: bytes by category, as `Timeline.categories_at` returns them.
         theme: ``light`` or ``dark``.
         title: what the axis shows; its unit is added.
+        capacity_bytes: a card's memory, drawn as a line.
     """
     colors = theme_named(theme)
     total = sum(categories.values())
+    end = max(total, capacity_bytes or 0)
     if not total:
         return empty_figure(colors, HEIGHT, "Nothing is allocated at this instant.")
     figure = go.Figure(layout=base_layout(colors, height=HEIGHT))
     for category in STACK_ORDER:
         if category in categories:
-            figure.add_trace(_part(category, categories[category], total, colors))
-    figure.update_layout(barmode="stack", showlegend=False, bargap=0, xaxis=byte_axis_layout(byte_axis(total), title))
-    figure.update_xaxes(range=[0, total])
+            figure.add_trace(_part(category, categories[category], total, end, colors))
+    figure.update_layout(barmode="stack", showlegend=False, bargap=0, xaxis=byte_axis_layout(byte_axis(end), title))
+    figure.update_xaxes(range=[0, end * (1 if capacity_bytes is None else 1.01)])
     figure.update_yaxes(visible=False, fixedrange=True)
+    if capacity_bytes is not None:
+        figure.update_layout(margin_t=26)
+        add_card(figure, capacity_bytes, colors, along="x")
     return figure
 
 
@@ -43,7 +50,7 @@ def composition_table(categories: dict[Category, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["category", "bytes", "share", "definition"])
 
 
-def _part(category: Category, num_bytes: int, total: int, theme: Theme) -> go.Bar:
+def _part(category: Category, num_bytes: int, total: int, end: int, theme: Theme) -> go.Bar:
     color, share = theme.colors[category], num_bytes / total
     return go.Bar(
         name=category.label,
@@ -55,7 +62,7 @@ def _part(category: Category, num_bytes: int, total: int, theme: Theme) -> go.Ba
             "line": {"color": theme.background, "width": 1},
             "pattern": {"shape": PATTERNS[category], "bgcolor": color, "fgcolor": theme.background, "solidity": 0.18, "size": 7},
         },
-        text=[f"{category.label}<br>{100 * share:.0f} %" if share >= _LABEL_SHARE else ""],
+        text=[f"{category.label.replace(' ', '<br>')}<br>{100 * share:.0f} %" if num_bytes >= _LABEL_SHARE * end else ""],
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,

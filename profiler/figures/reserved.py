@@ -11,7 +11,17 @@ from profiler.analysis.allocator_settings import label_of
 from profiler.analysis.columns import Array
 from profiler.analysis.reserved import ReservedSeries
 from profiler.analysis.timeline import Axis, Timeline
-from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, exact_numbers, float32, plain, time_scale
+from profiler.figures.axes import (
+    add_card,
+    base_layout,
+    byte_axis,
+    byte_axis_layout,
+    empty_figure,
+    exact_numbers,
+    float32,
+    plain,
+    time_scale,
+)
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.units import format_bytes
 
@@ -66,7 +76,7 @@ def reserved_figure(
     )
     figure.update_xaxes(title={"text": title, "font": {"size": 13}}, range=_extent(x))
     if shows_card and capacity_bytes is not None:
-        _add_card(figure, capacity_bytes, colors)
+        add_card(figure, capacity_bytes, colors, along="y")
     if cursor is not None:
         row = max(series.row_of(cursor), 0)
         figure.add_vline(x=float(_x(series, np.array([row]), axis, factor)[0]), line={"color": colors.accent, "width": 1.5})
@@ -202,12 +212,3 @@ def _clickable(line: go.Scatter) -> go.Scatter:
     """Give a line points that cannot be seen but can be clicked; two of them are drawn, all are found."""
     hidden = {"marker": {"opacity": 0}}
     return line.update(mode="lines+markers", marker={"size": 6, "opacity": 0, "maxdisplayed": 2}, selected=hidden, unselected=hidden)
-
-
-def _add_card(figure: go.Figure, capacity_bytes: int, theme: Theme) -> None:
-    figure.add_hline(
-        y=capacity_bytes,
-        line={"color": theme.muted, "width": 1.5, "dash": "dash"},
-        annotation={"text": f"card {format_bytes(capacity_bytes)}", "font": {"size": 12, "color": theme.muted}},
-        annotation_position="top left",
-    )

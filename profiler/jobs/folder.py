@@ -162,6 +162,7 @@ class RunFolder:
             run_id=self.run_id,
             state=standing.state,
             job=order.job,
+            engine=order.engine,
             owner=order.owner,
             phase=progress.phase if progress else "starting" if standing.state is RunState.RUNNING else "",
             step=num_steps if standing.state is RunState.DONE else progress.step if progress else 0,

@@ -70,6 +70,7 @@ class RunStatus:
     run_id: str
     state: RunState
     job: Job
+    engine: str = CAPTURE
     owner: str | None = None
     """Who submitted it, in the caller's words."""
     phase: str = ""
