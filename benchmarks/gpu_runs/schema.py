@@ -22,6 +22,8 @@ class Comparison:
     """Bytes by the name of the quantity, such as ``peak``."""
     measured: dict[str, int]
     """Bytes of the same quantities."""
+    allowed: dict[str, int]
+    """How many bytes a prediction may be off, by quantity."""
     seconds: float
     """Wall-clock time of the simulation."""
     rules: tuple[str, ...] = ()
@@ -33,6 +35,11 @@ class Comparison:
     def differences(self) -> dict[str, int]:
         """Predicted minus measured bytes."""
         return {name: self.predicted[name] - measured for name, measured in self.measured.items()}
+
+    @property
+    def missed(self) -> list[str]:
+        """Quantities that are further off than allowed."""
+        return [name for name, difference in self.differences.items() if abs(difference) > self.allowed[name]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON-ready data."""

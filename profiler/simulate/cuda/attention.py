@@ -50,7 +50,7 @@ def choose_kernel(gpu: Gpu, call: AttentionCall) -> SDPBackend | None:
 
 def _preferences(gpu: Gpu) -> list[SDPBackend]:
     """Return the kernels in torch's order; cuDNN's comes first on Hopper and B200 unless the program or the environment says otherwise."""
-    order = [SDPBackend(number) for number in torch._C._get_sdp_priority_order()]  # type: ignore[attr-defined]
+    order = [SDPBackend(number) for number in torch._C._get_sdp_priority_order()]
     known = [kernel for kernel in order if kernel in _CAN_RUN]
     is_default = known == [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH, SDPBackend.CUDNN_ATTENTION]
     if is_default and gpu.compute_capability[0] in (9, 10) and os.environ.get("TORCH_CUDNN_SDPA_DEPRIORITIZED") != "1":

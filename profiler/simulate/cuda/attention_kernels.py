@@ -28,7 +28,7 @@ _EFFICIENT_TARGET_BLOCKS = 200
 
 
 def _flash_forward(call: KernelCall) -> Any:
-    query, key, value = call.args[:3]
+    query, key = call.args[:2]
     dropout = _argument(call, 3, "dropout_p", 0.0)
     out, logsumexp, *lengths, seed, offset, debug_mask = call.run()
     call.keep([out, logsumexp])

@@ -44,7 +44,7 @@ class _FusedRmsNorm(torch.autograd.Function):
     """Torch's own function is split into elementwise operators above autograd on every device but CUDA."""
 
     @staticmethod
-    def forward(context: Any, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, eps: float | None) -> Tensor:  # type: ignore[override]
+    def forward(context: Any, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, eps: float | None) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
             out, rstd = _aten._fused_rms_norm.default(input, shape, weight, eps)
         context.save_for_backward(input, rstd, weight)
@@ -53,7 +53,7 @@ class _FusedRmsNorm(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:  # type: ignore[override]
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         input, rstd, weight = context.saved_tensors
         needed = [context.needs_input_grad[0], context.needs_input_grad[2]]
         grad_input, grad_weight = _aten._fused_rms_norm_backward.default(grad.contiguous(), input, context.shape, rstd, weight, needed)

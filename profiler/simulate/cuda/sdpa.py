@@ -105,7 +105,7 @@ def _math(call: AttentionCall) -> Tensor:
 
 def _accumulating(tensor: Tensor) -> Tensor:
     """Return a tensor in the precision in which the composed kernel computes: float32 for half ones, unless the program allows less."""
-    if torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() or tensor.dtype not in (torch.float16, torch.bfloat16):
+    if torch._C._get_math_sdp_allow_fp16_bf16_reduction() or tensor.dtype not in (torch.float16, torch.bfloat16):
         return tensor
     return tensor.float()
 
