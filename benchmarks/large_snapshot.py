@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
 import struct
 import sys
@@ -50,7 +51,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.file or synthetic(arguments.events, arguments.frames, Path(folder) / "large.pickle")
+        path = arguments.file or Path(folder) / "large.pickle"
+        if arguments.file is None:  # in a process of its own, whose memory is not measured
+            maker = multiprocessing.get_context("spawn").Process(target=synthetic, args=(arguments.events, arguments.frames, path))
+            maker.start()
+            maker.join()
         results = measure(path, Path(folder))
     if arguments.json:
         print(json.dumps(results, indent=1))
@@ -113,8 +118,8 @@ def _resident_bytes() -> int:
     return total
 
 
-def synthetic(num_events: int, num_frames: int, path: Path) -> Path:
-    """Write a snapshot of about so many events, each with a stack of ``num_frames`` frames, and return its path."""
+def synthetic(num_events: int, num_frames: int, path: Path) -> None:
+    """Write a snapshot of about so many events, each with a stack of ``num_frames`` frames."""
     recording = synthetic_recording(num_events * 2 // 3)  # a free is two events of a snapshot
     chance = random.Random(1)
     frames = [(f"/lib/python3.12/site-packages/torch/nn/modules/part{n % 50}.py", n, f"call{n}") for n in range(3_000)]
@@ -130,7 +135,6 @@ def synthetic(num_events: int, num_frames: int, path: Path) -> Path:
         pickled.write(b"ee", pickled.text("segments"), b"](")
         pickled.segments(allocator)
         pickled.write(b"e", pickled.text("allocator_settings"), b"}", pickled.text("external_annotations"), b"]u.")
-    return path
 
 
 def _requests(recording: Recording, allocator: CachingAllocator) -> Iterator[tuple[str, int, int, int]]:
