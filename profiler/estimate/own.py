@@ -65,14 +65,14 @@ def _training_parts(states: StateEstimate, job: Job) -> tuple[Parts, str]:
 
 def _activations(facts: ConfigFacts, job: Job) -> int:
     micro_batch = job.workload.batch // job.workload.micro_batches
-    itemsize = chosen(job, Precision)[0].itemsize
+    itemsize = chosen(job, Precision)[0].product_itemsize
     return activation_bytes(facts, batch=micro_batch, seq=job.workload.seq, itemsize=itemsize, on_cpu=job.device == "cpu")
 
 
 def _instants(states: StateEstimate, job: Job, facts: ConfigFacts, activations: int) -> Iterator[Parts]:
     """Yield the parts of each instant of the last step."""
     workload = job.workload
-    loss = loss_bytes(facts, workload.batch // workload.micro_batches * workload.seq, chosen(job, Precision)[0].itemsize)
+    loss = loss_bytes(facts, workload.batch // workload.micro_batches * workload.seq, chosen(job, Precision)[0].product_itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
     before_step = states.optimizer_state_bytes if several_steps else 0
     accumulated = states.gradients_bytes if workload.micro_batches > 1 or (several_steps and not workload.set_to_none) else 0
@@ -113,4 +113,8 @@ def _inference_parts(states: StateEstimate) -> Parts:
 def _left_out(job: Job) -> str:
     """Return a sentence on the optimizations that the formulas know nothing of."""
     names = [toggle.name for toggle in validate(job).toggles if REGISTRY[toggle.name].family not in _KNOWN_FAMILIES]
-    return f"The formulas know nothing of {', '.join(names)}." if names else ""
+    unknown = f"The formulas know nothing of {', '.join(names)}." if names else ""
+    precision = chosen(job, Precision)[0]
+    if precision.product_itemsize == precision.itemsize:
+        return unknown
+    return f"Activations are counted as if all were in half precision, without the weights' casts. {unknown}".strip()

@@ -55,8 +55,8 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     Raises:
         SpecError: the job is not possible.
     """
-    itemsize = chosen(job, Precision)[0].itemsize
-    weights_bytes = num_parameters * itemsize
+    precision = chosen(job, Precision)[0]
+    weights_bytes, itemsize = num_parameters * precision.itemsize, precision.product_itemsize
     facts, workload = facts_of(job.model), job.workload
     if workload.kind is not WorkloadKind.TRAIN:
         return _estimate_inference(weights_bytes, facts, workload, itemsize)

@@ -25,6 +25,11 @@ class Precision(Optimization):
     """Bytes of one number of the parameters."""
     source = _SOURCE
 
+    @property
+    def product_itemsize(self) -> int:
+        """Bytes of one number of what products make, such as logits."""
+        return self.itemsize
+
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Make the parameters in this format."""
         import torch
@@ -92,14 +97,19 @@ class Amp(Precision):
             help="In which products are computed. Training in float16 scales the loss, so that small gradients do not vanish.",
         ),
     )
-    formula = "4 bytes a parameter, gradient and optimizer number; 2 an activation of a product; 2 more a trained weight until forward ends"
+    formula = "4 bytes a parameter, gradient and optimizer number; 2 an activation of a product; 2 more a weight until its backward"
     source = "torch.amp: https://docs.pytorch.org/docs/stable/amp.html; Micikevicius et al. 2017, https://arxiv.org/abs/1710.03740"
     explanation = (
         "Parameters stay in float32, and torch.autocast computes products in half precision, softmax, norms and losses in float32. "
-        "Activations shrink, parameters, gradients and optimizer state do not. Each weight is cast when it is first used and the cast kept "
-        "until forward ends, which adds half of the parameters again at the peak of a large model with a small batch: less memory than "
-        "float32 comes from long sequences and large batches."
+        "Activations shrink; parameters, gradients and optimizer state do not. Each weight is cast when it is used, and the cast is kept "
+        "for backward, half of the parameters again: with a small batch that is more memory than float32, with long sequences and large "
+        "batches less."
     )
+
+    @property
+    def product_itemsize(self) -> int:
+        """Bytes of one number of what products make: half precision."""
+        return 2
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Run forward in a region of the job's device; with float16, scale the loss."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_model_in_capitals_is_the_same_job() -> None:
 
 def test_validating_again_changes_nothing() -> None:
     for name in REGISTRY:
-        valid = validate(job(name))
+        valid = validate(replace(job(name), device="rtx-4090"))  # where every kernel is
         assert validate(valid) == valid
         assert Job.from_json(valid.to_json()) == valid
 
