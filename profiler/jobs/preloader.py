@@ -9,6 +9,7 @@ worker runs. Its workers outlive it.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -36,6 +37,8 @@ def main() -> int:
     """Answer requests; return when no more are to be expected."""
     for name in MODULES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: workers need neither look through it nor copy it
     # A worker prints into its own file; what anything else prints must not get between the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
