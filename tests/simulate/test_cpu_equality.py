@@ -61,6 +61,10 @@ def test_simulated_bytes_are_the_measured_ones(tmp_path: Path, model: str, kind:
         ("tiny-qwen", ("math",), 0),
         ("tiny-llama", ("adamw:implementation=foreach",), 0),
         ("tiny-gpt2", ("adafactor",), 0),
+        ("tiny-llama", ("amp",), 0),
+        ("tiny-qwen", ("amp", "checkpointing"), TINY_LAYERS * RNG_STATE_BYTES),
+        ("tiny-bert", ("amp",), 48 * SCALAR_BYTES),  # what a number is wrapped into is cast, too
+        ("tiny-gpt2", ("amp:dtype=float16",), 0),
     ],
 )
 def test_toggles_change_a_simulation_as_they_change_a_measurement(
@@ -68,6 +72,11 @@ def test_toggles_change_a_simulation_as_they_change_a_measurement(
 ) -> None:
     measured, simulated = recordings(tmp_path, model, "train", *toggles)
     assert_equal_but_for(allowed + MAX_SCALARS * SCALAR_BYTES, measured, simulated)
+
+
+def test_inference_in_mixed_precision_casts_weights_at_every_use(tmp_path: Path) -> None:
+    measured, simulated = recordings(tmp_path, "tiny-llama", "decode", "amp")
+    assert_equal_but_for(MAX_SCALARS * SCALAR_BYTES, measured, simulated)
 
 
 def assert_equal_but_for(allowed: int, measured: Recording, simulated: Recording) -> None:
