@@ -141,7 +141,15 @@ class Published:
         """Yield the ids that begin so, in the file's order."""
         return (identity for identity in self._entries if identity.startswith(prefix))
 
-    def row(self, identity: str, ours: float, tolerance: Tolerance, note: str = "", last_digit: float | None = None) -> Iterator[Row]:
+    def row(
+        self,
+        identity: str,
+        ours: float,
+        tolerance: Tolerance,
+        note: str = "",
+        last_digit: float | None = None,
+        provenance: Provenance = Provenance.ESTIMATED,
+    ) -> Iterator[Row]:
         """Yield the row of one entry, or nothing where the file lacks it or has a formula.
 
         Args:
@@ -150,6 +158,7 @@ class Published:
             tolerance: to demand.
             note: what the row leaves out, or why it differs.
             last_digit: of the source's own spelling, where the file writes 4.7M as 4700000.
+            provenance: of ours.
         """
         if not self._has_number(identity):
             return
@@ -161,11 +170,21 @@ class Published:
             ours=ours,
             unit=_unit(entry["unit"]),
             tolerance=tolerance,
+            provenance=provenance,
             note=note,
             wrong_as_printed=entry["confidence"] == "wrong as printed",
         )
 
-    def difference(self, more: str, less: str, what: str, ours: float, tolerance: Tolerance, note: str = "") -> Iterator[Row]:
+    def difference(
+        self,
+        more: str,
+        less: str,
+        what: str,
+        ours: float,
+        tolerance: Tolerance,
+        note: str = "",
+        provenance: Provenance = Provenance.ESTIMATED,
+    ) -> Iterator[Row]:
         """Yield the row of two entries' difference, or nothing where the file lacks one."""
         if not (self._has_number(more) and self._has_number(less)):
             return
@@ -176,6 +195,7 @@ class Published:
             ours=ours,
             unit=_unit(self._entries[more]["unit"]),
             tolerance=tolerance,
+            provenance=provenance,
             note=note,
         )
 

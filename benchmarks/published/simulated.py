@@ -1,0 +1,46 @@
+"""A published program and a GPU -> the bytes that its step would have held there, by simulating it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from profiler.devices import find_gpu
+from profiler.simulate.session import Simulation
+
+
+class Script(NamedTuple):
+    """A published program after it has built what it needs."""
+
+    step: Callable[[], object]
+    """What it measures."""
+    idle: Sequence[object] = ()
+    """What it keeps beside that and does not use."""
+
+
+Program = Callable[[torch.device], Script]
+"""Builds on a device."""
+
+
+def peak_allocated_bytes(gpu: str, program: Program, num_steps: int = 3) -> int:
+    """Return the median of the steps' peaks of allocated memory, each counted from where the step begins.
+
+    Args:
+        gpu: a name of the GPU catalogue.
+        program: what to run.
+        num_steps: how often; gradients that are kept are there from the second on, so three have the median of any more.
+    """
+    torch.set_num_threads(1)
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder, Simulation(Path(folder) / "published.headroom", find_gpu(gpu)) as simulation:
+        script = program(simulation.device)
+        for _ in range(num_steps):
+            torch.cuda.reset_peak_memory_stats()
+            script.step()
+            peaks.append(torch.cuda.max_memory_allocated())
+    return int(median(peaks))
