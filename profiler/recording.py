@@ -28,6 +28,16 @@ class Provenance(StrEnum):
     IMPORTED = "imported"
 
 
+class Clock(StrEnum):
+    """What the times of a recording tell."""
+
+    MEASURED = "measured"
+    ESTIMATED = "estimated"
+    """How long operators would take on the GPU at best."""
+    ORDER = "order"
+    """What came before what, and not how long anything takes: every event is one microsecond after the one before."""
+
+
 class Action(StrEnum):
     """What happened to a block. CPU and simulated frees are one event, FREE_COMPLETED."""
 
@@ -235,6 +245,13 @@ class Metadata:
     """Sizes that are known beside the events: num_parameters, oom and the like."""
     warnings: list[str] = field(default_factory=list)
     """What this recording cannot show, one sentence each."""
+
+    @property
+    def clock(self) -> Clock:
+        """What the recording's times tell."""
+        if self.provenance is not Provenance.SIMULATED:
+            return Clock.MEASURED
+        return Clock.ESTIMATED if self.device.get("kind") == "cuda" else Clock.ORDER
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the manifest."""

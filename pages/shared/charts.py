@@ -15,7 +15,7 @@ from profiler.analysis.view import view_blocks
 from profiler.figures.payload import blocks_payload, canvas_source, event_of, window_of
 from profiler.figures.reserved import add_fragmentation
 from profiler.figures.timeline import timeline_figure
-from profiler.recording import HOST
+from profiler.recording import HOST, Clock
 
 _FIGURE, _BLOCKS = "timeline_figure", "timeline_blocks"
 _NOTHING = "Nothing"
@@ -24,6 +24,11 @@ _DWARFS = 2
 """A reading over so many times the peak would press the categories flat."""
 _VIEWS = {"categories": "By category", "blocks": "Blocks"}
 _AXES = {"time": "Time", "event": "Events"}
+_TIMES = {
+    Clock.MEASURED: "",
+    Clock.ESTIMATED: " Times are estimated.",
+    Clock.ORDER: " The axis tells the order of what happened, not how long it took.",
+}
 _LAYOUTS = {"stacked": "Stacked", "address": "Addresses"}
 _canvas = st.components.v2.component("headroom_blocks", **vars(canvas_source()))
 
@@ -85,7 +90,7 @@ def _draw_categories(timeline: Timeline, axis: Any, overlays: list[Series], frag
     alt = f"Allocated memory of {timeline.lane.label} by category over {axis}. The table under Chart data has the same numbers."
     components.chart(figure, key=_FIGURE, alt=alt, on_click=clicked)
     metadata = timeline.metadata
-    st.caption(f"Allocated bytes of {timeline.lane.label}, {metadata.provenance.value} by {metadata.engine}; {picked.statement}.")
+    st.caption(f"Allocated bytes of {timeline.lane.label}, {metadata.provenance.value} ({metadata.engine}); {picked.statement}.")
 
 
 def instant_of(timeline: Timeline) -> int:
@@ -104,7 +109,8 @@ def _draw_blocks(timeline: Timeline, axis: Any, layout: LayoutName) -> None:
     view = view_blocks(timeline, start, end, axis=axis, layout=layout)
     data = blocks_payload(timeline, view, theme=session.theme(), cursor=instant_of(timeline))
     _canvas(data=data, key=_BLOCKS, default={"view": None}, on_view_change=_nothing, on_pick_change=picked)
-    st.caption(f"Blocks of {timeline.lane.label}, {timeline.metadata.provenance.value}; {view.statement}.")
+    times = _TIMES[timeline.metadata.clock] if axis == "time" else ""
+    st.caption(f"Blocks of {timeline.lane.label}, {timeline.metadata.provenance.value}; {view.statement}.{times}")
 
 
 def _nothing() -> None:

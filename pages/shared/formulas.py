@@ -18,6 +18,7 @@ from profiler.units import format_bytes
 
 _OURS, _OTHERS = "ours", "others"
 _ROWS = {_OURS: "Headroom's", _OTHERS: "As others compute it too"}
+_SMALLEST_PERCENT = 0.005
 _RUNS = (Provenance.SIMULATED, Provenance.MEASURED)
 
 
@@ -80,15 +81,19 @@ def _device_name(device: dict[str, Any]) -> str:
 
 def _frame(rows: Sequence[ComparedPeak]) -> pd.DataFrame:
     return pd.DataFrame(
-        [(row.name, format_bytes(row.peak_bytes), _error(row), row.provenance.value, row.peak_bytes) for row in rows],
+        [(row.name, format_bytes(row.peak_bytes), _error(row, rows), row.provenance.value, row.peak_bytes) for row in rows],
         columns=["peak of", "peak", "error", "provenance", "peak_bytes"],
     )
 
 
-def _error(row: ComparedPeak) -> str:
-    if row.error_percent is not None:
+def _error(row: ComparedPeak, rows: Sequence[ComparedPeak]) -> str:
+    """Return a row's error in percent, in bytes where percent would be all zeros."""
+    if row.error_percent is None:
+        return "not known yet" if row.provenance is Provenance.ESTIMATED else "reference"
+    if abs(row.error_percent) >= _SMALLEST_PERCENT:
         return f"{row.error_percent:+.2f} %"
-    return "not known yet" if row.provenance is Provenance.ESTIMATED else "reference"
+    reference = next(other for other in rows if other.error_percent is None)
+    return format_bytes(row.peak_bytes - reference.peak_bytes, signed=True)
 
 
 def _reference(rows: Sequence[ComparedPeak], runs: Sequence[library.Entry], job: Job) -> str:

@@ -13,10 +13,12 @@ from profiler.analysis.timeline import Timeline
 from profiler.figures.composition import composition_figure, composition_table
 from profiler.figures.modules import module_figure
 from profiler.figures.timeline import timeline_table
+from profiler.recording import Clock
 from profiler.units import exact_bytes, format_bytes, format_duration_us
 
 _HEIGHT = 400
 _MAX_ROWS = 500
+_WHEN = {Clock.MEASURED: " at {}", Clock.ESTIMATED: " at about {} (estimated)", Clock.ORDER: ""}
 _TREES = ("Modules", "Call stacks")
 
 
@@ -25,7 +27,8 @@ def panel(recording_id: str, timeline: Timeline) -> None:
     event = _choose_instant(timeline)
     now = timeline.at(event)
     where = f"step {now.step}, {now.phase.value}" if now.step >= 0 else f"before the first step, {now.phase.value}"
-    st.markdown(f"**{format_bytes(now.allocated_bytes)} allocated** at {format_duration_us(now.time_us)}, {where}")
+    when = _WHEN[timeline.metadata.clock].format(format_duration_us(now.time_us))
+    st.markdown(f"**{format_bytes(now.allocated_bytes)} allocated**{when}, {where}")
     st.caption(f"{exact_bytes(now.allocated_bytes)} after event {event:,} of {timeline.num_events:,}")
     categories = timeline.categories_at(event)
     composition = composition_figure(categories, theme=session.theme())

@@ -20,7 +20,7 @@ from profiler.analysis.columns import Array, read_names, read_numbers
 from profiler.analysis.reduction import pick_extremes
 from profiler.analysis.samples import Series
 from profiler.analysis.timeline import MAX_POINTS, Timeline
-from profiler.recording import Action, Provenance, Recording
+from profiler.recording import Action, Clock, Provenance, Recording
 
 _GROWTH = ("segment_alloc", "segment_map", Action.PREEXISTING.value)
 _RELEASE = ("segment_free", "segment_unmap")
@@ -49,6 +49,8 @@ class ReservedSeries:
     """The event at which memory ran out."""
     num_left_out: int = 0
     """Points that `thinned` left out."""
+    clock: Clock = Clock.MEASURED
+    """What the times tell."""
 
     def __len__(self) -> int:
         return len(self.event)
@@ -179,6 +181,7 @@ def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSerie
         active_bytes=active,
         reserved_bytes=np.append(levels, 0)[num_segments - 1],
         changes=pd.DataFrame(changes),
+        clock=recording.metadata.clock,
     )
 
 
@@ -208,6 +211,7 @@ def simulated_reserved(
         active_bytes=run.series.active_bytes,
         reserved_bytes=run.series.reserved_bytes,
         changes=_changes(run.segment_events, sources, event_us),
+        clock=timeline.metadata.clock,
         trial=Trial.of(setting, run),
         failure_event=None if run.oom is None else max(int(sources[run.oom.row]), 0),
     )

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from profiler.analysis.columns import Array
 from profiler.figures.theme import Theme
+from profiler.recording import Clock
 from profiler.units import GIB, KIB, MIB, format_bytes
 
 _MAX_TEXT = 300
@@ -47,9 +48,16 @@ def _round_step(rough: float) -> float:
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
 
 
-def time_scale(span_us: float) -> tuple[str, float]:
-    """Return the unit that a time axis of this span is in, and how many microseconds it has."""
-    return ("s", 1e6) if span_us >= 1e7 else ("ms", 1e3)
+def time_axis(span_us: float, clock: Clock) -> tuple[str, float]:
+    """Return the title of a time axis of this span, which says what its times are, and how many microseconds its unit has."""
+    in_seconds = span_us >= 1e7
+    unit, many, factor = ("s", "millions", 1e6) if in_seconds else ("ms", "thousands", 1e3)
+    titles = {
+        Clock.MEASURED: f"Time since the recording began ({unit})",
+        Clock.ESTIMATED: f"Estimated time since the recording began ({unit})",
+        Clock.ORDER: f"Order of what happened, not time ({many})",
+    }
+    return titles[clock], factor
 
 
 def float32(values: Array) -> Array:

@@ -20,7 +20,7 @@ from profiler.figures.axes import (
     exact_numbers,
     float32,
     plain,
-    time_scale,
+    time_axis,
 )
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.units import format_bytes
@@ -66,7 +66,7 @@ def reserved_figure(
     figure.add_trace(_area(series, rows, _x(series, rows, axis, factor), colors))
     if recorded is not None:
         picked = recorded.pick_rows()
-        name = f"Reserved, {recorded.provenance}"
+        name = f"Reserved as recorded, {recorded.provenance}"
         figure.add_trace(_line(recorded, picked, _x(recorded, picked, axis, factor), name, colors.overlays[2], "dash"))
     x = _x(series, rows, axis, factor)
     figure.add_trace(_mark(series, axis, factor, colors))
@@ -119,7 +119,7 @@ def add_fragmentation(figure: go.Figure, timeline: Timeline, series: ReservedSer
     colors = theme_named(theme)
     rows = series.pick_rows()
     event_us = timeline.blocks.event_us
-    factor = 1.0 if axis == "event" else time_scale(float(event_us[-1] - event_us[0]))[1]
+    factor = 1.0 if axis == "event" else time_axis(float(event_us[-1] - event_us[0]), timeline.metadata.clock)[1]
     line = go.Scatter(
         name="External fragmentation",
         x=_x(series, rows, axis, factor),
@@ -150,8 +150,7 @@ def _x_axis(series: ReservedSeries, axis: Axis) -> tuple[str, float]:
     """Return the axis' title, and what a value is divided by."""
     if axis == "event":
         return "Event", 1.0
-    unit, factor = time_scale(float(series.time_us[-1] - series.time_us[0]))
-    return f"Time since the recording began ({unit})", factor
+    return time_axis(float(series.time_us[-1] - series.time_us[0]), series.clock)
 
 
 def _x(series: ReservedSeries, rows: Array, axis: Axis, factor: float) -> Array:

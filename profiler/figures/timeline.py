@@ -12,7 +12,7 @@ from profiler.analysis.categories import PHASES
 from profiler.analysis.columns import Array
 from profiler.analysis.samples import Series
 from profiler.analysis.timeline import Axis, Picked, Timeline
-from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, exact_numbers, float32, plain, time_scale
+from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, exact_numbers, float32, plain, time_axis
 from profiler.figures.bands import add_bands
 from profiler.figures.theme import PATTERNS, STACK_ORDER, Theme, ThemeName, theme_named
 from profiler.recording import Category
@@ -90,8 +90,8 @@ class _Scale:
     def __init__(self, timeline: Timeline, axis: Axis) -> None:
         self._times = timeline.blocks.event_us
         self._by_time = axis == "time"
-        unit, self._factor = time_scale(float(self._times[-1] - self._times[0]))
-        self.title = f"Time since the recording began ({unit})" if self._by_time else "Event"
+        title, self._factor = time_axis(float(self._times[-1] - self._times[0]), timeline.metadata.clock)
+        self.title = title if self._by_time else "Event"
 
     def of_events(self, events: Array) -> Array:
         return np.asarray(self._times[events] / self._factor if self._by_time else events.astype(float))

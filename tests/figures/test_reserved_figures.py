@@ -41,7 +41,7 @@ def test_the_last_trace_has_the_drawn_points_for_clicks() -> None:
     rows = series.pick_rows()
     figure = reserved_figure(series, rows, recorded=recorded())
 
-    assert [trace.name for trace in figure.data] == ["Allocated", "Reserved, imported", "Peak", "Reserved, simulated"]
+    assert [trace.name for trace in figure.data] == ["Allocated", "Reserved as recorded, imported", "Peak", "Reserved, simulated"]
     assert figure.data[-1].x.tolist() == series.event[rows].tolist()
     assert figure.data[-1].y.max() == series.peak_bytes == 52 * MIB
     assert figure.data[2].text[0] == "peak 52.0 MiB"

@@ -131,7 +131,7 @@ def test_what_was_recorded_is_laid_over_and_mapped_as_it_was(opened: Open, on_gp
 
     assert app.metric[0].label == "Peak reserved, imported"
     assert app.metric[0].value == "52.0 MiB"
-    assert "Reserved, imported" in names(charts(app)[0])
+    assert "Reserved as recorded, imported" in names(charts(app)[0])
     assert app.selectbox(key="linked_torch").value == "2.13"
     assert "Imported; a row is a segment" in said
     assert "**52.0 MiB reserved** after event" in said
