@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -52,7 +53,8 @@ def _measured(run: Run, device: torch.device, has_old_rotary: bool) -> tuple[int
     if run["lora_rank"] is not None:
         model = _adapted(model, run["lora_rank"])
     if run["activation_checkpointing"]:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        enable: Any = model.activation_checkpointing_enable
+        enable({"use_reentrant": False})
     weights = torch.cuda.memory_allocated()
     input_ids = torch.randint(run["arch"]["vocab_size"], (run["batch"], run["seq_len"]), device=device)
     if run["workload"] == "train":

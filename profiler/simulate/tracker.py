@@ -66,7 +66,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if func in _MARKS:
             return self._mark(func, args)
-        if _is_composite(func):
+        if func not in self._kernels and _is_composite(func):
             with self:  # in inference mode torch passes whole what autograd would have taken apart, with what it makes on the way
                 return func._op_dk(_COMPOSITE, *args, **kwargs)  # C++'s own parts; `decompose` prefers Python's, which differ
         func = in_place_sum(func, args)
