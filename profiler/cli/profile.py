@@ -21,8 +21,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    job = read_job(options, named_device(options.device))
+    job, notes = read_job(options, named_device(options.device))
     path, status = run_job(options, job, CAPTURE, "profile")
-    summary = summarize(read_recording(path)) | {"path": str(path), "from_store": status.from_store}
+    summary = summarize(read_recording(path)) | {"path": str(path), "from_store": status.from_store} | ({"notes": notes} if notes else {})
     print_json(summary) if options.json else print_summary(summary, status.message)
     return DONE

@@ -21,21 +21,20 @@ _CPU = "cpu"
 def add(commands: Commands) -> None:
     """Declare the command."""
     simulate = add_command(commands, "simulate", _run, "predict the memory of a model's steps on a GPU, to the byte, without the GPU")
-    add_job_options(simulate)
+    add_job_options(simulate, DEFAULT_STEPS[SIMULATE])
     simulate.add_argument(
         "--gpu", required=True, metavar="NAME", help="a GPU such as rtx-4090, a100-80gb or h100-80gb; cpu for this machine's CPU"
     )
-    simulate.set_defaults(steps=DEFAULT_STEPS[SIMULATE])
     add_run_options(simulate)
 
 
 def _run(options: argparse.Namespace) -> int:
     gpu = None if options.gpu.lower() == _CPU else find_gpu(options.gpu)
-    job = read_job(options, gpu.name if gpu else _CPU)
+    job, notes = read_job(options, gpu.name if gpu else _CPU)
     path, status = run_job(options, job, SIMULATE, "simulate")
     recording = read_recording(path)
     verdict = judge_fit(recording, gpu) if gpu else None
-    summary = summarize(recording) | {"path": str(path), "from_store": status.from_store}
+    summary = summarize(recording) | {"path": str(path), "from_store": status.from_store} | ({"notes": notes} if notes else {})
     if options.json:
         print_json(summary | {"verdict": verdict.to_json() if verdict else None})
     else:

@@ -72,9 +72,7 @@ def build_model(
     if device.type == "meta":
         return _build_on_meta(model, dtype, attention)
     if model.config is not None:
-        _build_on_meta(
-            model, dtype, attention
-        )  # what fails there is the configuration's fault, below it is not
+        _build_on_meta(model, dtype, attention)  # what fails there is the configuration's fault, below it is not
     module = _build(model, dtype, attention)
     return module if device == torch.device("cpu") else module.to(device)
 

@@ -35,6 +35,8 @@ class CatalogueEntry:
     tiny: bool
     """Made for this project to run on a laptop in about a second a step; not a published model."""
     source: str
+    hub_ids: tuple[str, ...]
+    """Names on the Hugging Face hub of models of exactly these sizes: the source's first, then its variants and older spellings."""
 
     @property
     def head(self) -> Head:
@@ -48,15 +50,20 @@ class CatalogueEntry:
 
 
 def entry(name: str) -> CatalogueEntry:
-    """Return the catalogue's entry of this name.
+    """Return the catalogue's entry of this name, or of this name on the hub.
 
     Raises:
         SpecError: the name is not in the catalogue.
     """
-    found = CATALOGUE.get(name) or CATALOGUE.get(name.lower())
+    found = _find(name)
     if found is None:
         raise unknown_name("model", name, CATALOGUE, "`models` lists all names; a folder with a config.json works too.")
     return found
+
+
+def is_known(name: str) -> bool:
+    """Return whether `entry` knows this name."""
+    return _find(name) is not None
 
 
 def config_of(model: Model) -> dict[str, Any]:
@@ -79,6 +86,10 @@ def facts_of(model: Model) -> ConfigFacts:
     if model.config is None:
         return entry(model.name).facts
     return read_facts(config_of(model))
+
+
+def _find(name: str) -> CatalogueEntry | None:
+    return CATALOGUE.get(name.lower()) or _OF_HUB_ID.get(name.lower())
 
 
 def _load() -> dict[str, CatalogueEntry]:
@@ -106,7 +117,9 @@ def _read_entry(name: str, model: dict[str, Any], family: dict[str, Any]) -> Cat
         num_parameters_with_head=model.get("num_parameters_with_head", model["num_parameters"]),
         tiny=tiny,
         source=_TINY_SOURCE if tiny else model.get("source") or family["source"],
+        hub_ids=tuple(model.get("hub_ids", ())),
     )
 
 
 CATALOGUE: dict[str, CatalogueEntry] = _load()
+_OF_HUB_ID = {hub_id.lower(): item for item in CATALOGUE.values() for hub_id in item.hub_ids}

@@ -21,7 +21,7 @@ ADAPTERS = Family(
     question="Are all parameters trained, or a few added ones?",
     workloads=frozenset((WorkloadKind.TRAIN,)),
 )
-_ATTENTION_LAYERS = (
+ATTENTION_LAYERS = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "qkv_proj", "query_key_value"),  # Llama and most that came after it
     *("c_attn", "query", "key", "value", "q_lin", "k_lin", "v_lin", "out_lin", "q", "k", "v", "o"),  # GPT-2, BERT, DistilBERT, T5
 )
@@ -85,7 +85,7 @@ def _adapted(model: nn.Module, rank: int, alpha: int, targets: str) -> nn.Module
 def _present(model: nn.Module) -> list[str]:
     """Return those names of attention's projections that the model has."""
     found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    return [name for name in _ATTENTION_LAYERS if name in found]
+    return [name for name in ATTENTION_LAYERS if name in found]
 
 
 OPTIMIZATIONS: tuple[Optimization, ...] = (Lora(),)

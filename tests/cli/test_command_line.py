@@ -71,7 +71,7 @@ def test_the_version_is_the_package_s(run: Run) -> None:
     [
         (["frobnicate"], "'frobnicate'"),
         ([], "COMMAND"),
-        (["profile"], "--model"),
+        (["simulate", "--model", "gpt2"], "--gpu"),
         (["profile", "--model", "gpt2", "--batch", "many"], "'many'"),
         (["profile", "--model", "gpt2", "--workload", "trian"], "'trian'"),
         (["show"], "file"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from profiler.cli import profile as profile_command
+from profiler.cli import running
 from profiler.jobs.manager import JobManager
 from profiler.models.catalogue import CATALOGUE
 from profiler.storage import RunStore, read_metadata
@@ -27,7 +27,7 @@ TINY_CONFIG = {"model_type": "llama", "vocab_size": 64, "hidden_size": 16, "num_
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `profile` use workers that do what the model's name says; see tests/jobs/fake_worker.py."""
     worker = [sys.executable, "-m", "tests.jobs.fake_worker"]
-    monkeypatch.setattr(profile_command, "JobManager", partial(JobManager, worker_command=worker))
+    monkeypatch.setattr(running, "JobManager", partial(JobManager, worker_command=worker))
 
 
 def a_model(folder: Path, name: str = "mine", **changes: Any) -> Path:
