@@ -9,6 +9,7 @@ import torch
 
 from profiler.allocator.allocator import CachingAllocator
 from profiler.allocator.blocks import Block
+from profiler.allocator.driver import Driver
 from profiler.tracing.raw import Allocation
 
 HOST_DEVICE = torch.device("cpu")
@@ -62,6 +63,9 @@ class HostMemory:
 class DeviceMemory:
     """A GPU of unlimited size behind PyTorch's caching allocator; whether a real card holds it is asked of the finished recording.
 
+    Its driver hands out addresses downwards, as CUDA does for processes on Linux: of free blocks of one size the allocator takes that of
+    the lowest address, so the newest. That decides which one is split, and so how much is reserved.
+
     Args:
         on_segment: is told what the allocator does with the driver: action, address, bytes and stream.
         index: the GPU.
@@ -69,7 +73,7 @@ class DeviceMemory:
 
     def __init__(self, on_segment: Callable[[str, int, int, int], None], index: int = 0) -> None:
         self.index = index
-        self.allocator = CachingAllocator(on_segment=on_segment)
+        self.allocator = CachingAllocator(driver=Driver(descending=True), on_segment=on_segment)
         self.held: dict[str, Place] = {}
         """What libraries keep until the process ends, by what it is for."""
         self._blocks: dict[int, Block] = {}

@@ -21,7 +21,7 @@ from profiler.simulate.cuda.autocast import CudaAutocast
 from profiler.simulate.cuda.functions import CudaFunctions
 from profiler.simulate.cuda.kernels import kernels_for
 from profiler.simulate.cuda.queries import answered_by
-from profiler.simulate.cuda.workspaces import workspace_bytes
+from profiler.simulate.cuda.workspaces import lt_workspace_bytes, workspace_bytes
 from profiler.simulate.fakes import LeanFakeTensorMode
 from profiler.simulate.flops import Cost
 from profiler.simulate.memory import GPU_DEVICE, HOST_DEVICE, DeviceMemory, HostMemory, Memory
@@ -70,7 +70,7 @@ class Simulation(Session):
         kernels = cpu_kernels(self._host, self._pages)
         if gpu is not None:
             self._device = DeviceMemory(self._pages.on_segment)
-            self._converter.begin([], frozenset({workspace_bytes(gpu)} - {0}), tells_completion=False)
+            self._converter.begin([], frozenset({workspace_bytes(gpu), lt_workspace_bytes()} - {0}), tells_completion=False)
             autocast = CudaAutocast(gpu, GPU_DEVICE)
             self._modes += [answered_by(self._device.allocator), autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
             kernels = kernels_for(gpu, self._device, self._pages)

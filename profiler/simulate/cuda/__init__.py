@@ -10,4 +10,5 @@ from profiler.simulate.cuda import dropout as dropout
 from profiler.simulate.cuda import group_norm as group_norm
 from profiler.simulate.cuda import norms as norms
 from profiler.simulate.cuda import sdpa as sdpa
+from profiler.simulate.cuda import softmax as softmax
 from profiler.simulate.cuda import workspaces as workspaces
