@@ -1,7 +1,7 @@
 """Recipes -> the sample recordings and their README: ``python -m sample_traces.make``.
 
-Each job runs for real, in a worker process like any other run. What would tell about the machine it ran on (its system's build, its free
-memory, the key that is made from its name) is taken out, since samples travel.
+Each job runs in a worker process like any other run: for real on the CPU, or simulated where it names a GPU. What would tell about the
+machine it ran on (its system's build, its free memory, the key that is made from its name) is taken out, since samples travel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from profiler.analysis.summary import summarize
 from profiler.errors import JobFailed
 from profiler.jobs.manager import JobManager
 from profiler.jobs.run import RunState
+from profiler.jobs.targets import engine_of
 from profiler.optimizations.registry import validate
 from profiler.recording import Category, Recording
 from profiler.spec import Job
@@ -34,9 +35,10 @@ _LINE_LENGTH = 140
 
 _HEAD = """# Sample recordings
 
-Small recordings that Headroom made of real runs on a CPU; the Start page shows them. `make samples` makes them, and this page, again
-from `recipes.py`. Each job below is all that a run needs: its fields are the options of `python -m profiler profile` with the same names,
-its toggles are `--toggle`, and what is not named has its default. Sizes in the texts are those at the peak.
+Small recordings that Headroom made of real runs on a CPU, or simulated where the job names a GPU; the Start page shows them. `make samples`
+makes them, and this page, again from `recipes.py`. Each job below is all that a run needs: its fields are the options of
+`python -m profiler profile` (`simulate` where there is a device, which is its `--gpu`) with the same names, its toggles are `--toggle`, and
+what is not named has its default. Sizes in the texts are those at the peak.
 `python -m profiler show sample_traces/7-adamw.headroom` prints one's facts.
 
 Their metadata names no host and no path; times and resident sets are those of the machine they were made on.
@@ -86,11 +88,12 @@ def short_json(job: Job) -> dict[str, Any]:
     """Return the job as plain data without what is at its default; `Job.from_json` reads it."""
     data, default = job.to_json(), Job(model=job.model).to_json()
     workload = {name: value for name, value in data["workload"].items() if value != default["workload"][name]}
-    return {"model": data["model"], "workload": workload, "toggles": data["toggles"]}
+    device = {} if data["device"] == default["device"] else {"device": data["device"]}
+    return {"model": data["model"], "workload": workload, **device, "toggles": data["toggles"]}
 
 
 def _run(manager: JobManager, job: Job) -> Recording:
-    status = manager.submit(validate(job), fresh=True)
+    status = manager.submit(validate(job), fresh=True, engine=engine_of(job.device))
     while not status.state.final:
         time.sleep(_POLL_SECONDS)
         status = manager.status(status.run_id)
@@ -114,9 +117,9 @@ def _section(recipe: Recipe, summary: Mapping[str, Any]) -> str:
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a notice may name: the peak, and each category's bytes and share at it."""
+    """Return what a notice may name: the peak, what was reserved, and each category's bytes and share at the peak."""
     peak_bytes, at_peak = summary["peak_allocated_bytes"], summary["categories_at_peak"]
-    figures = {"peak": format_bytes(peak_bytes)}
+    figures = {"peak": format_bytes(peak_bytes), "reserved": format_bytes(summary["peak_reserved_bytes"] or 0)}
     for category in Category:
         num_bytes = at_peak.get(category.name, 0)
         figures[category.name.lower()] = format_bytes(num_bytes)

@@ -22,8 +22,13 @@ class Recipe:
     notice: str
 
 
-def _job(model: str, *toggles: str, **workload: int | WorkloadKind) -> Job:
-    return Job(model=Model(name=model), workload=Workload(**workload), toggles=tuple(map(Toggle.parse, toggles)))  # type: ignore[arg-type]
+def _job(model: str, *toggles: str, device: str = "cpu", **workload: int | WorkloadKind) -> Job:
+    return Job(
+        model=Model(name=model),
+        workload=Workload(**workload),  # type: ignore[arg-type]
+        device=device,
+        toggles=tuple(map(Toggle.parse, toggles)),
+    )
 
 
 RECIPES = (
@@ -116,6 +121,21 @@ RECIPES = (
             "Gradient accumulation: four times forward and backward for one optimizer step. Four sequences at a time need a quarter of "
             "the activations, {activation}, and the peak is {peak}. The price: gradients ({gradient}) are there while activations are, "
             "because they are summed up over the parts; before, activations were gone when gradients were complete."
+        ),
+    ),
+    Recipe(
+        name="10-llama-on-an-rtx-4090",
+        title="Training Llama 3.2 1B on an RTX 4090, simulated",
+        job=_job("llama-3.2-1b", "adamw", device="rtx-4090", batch=1, seq=512, steps=1),
+        notice=(
+            "A billion weights in float32 fill a card of 24 GB: {peak} are allocated at the peak and {reserved} would be reserved, while its "
+            "driver reports 23.5 GiB. So it is too close to say whether it fits: by giving back what is cached it might, where CUDA's "
+            "context is small. No such card was needed to know it: the same code ran on tensors without memory, and the allocator's rules "
+            "were applied to what it asked for. "
+            "The peak is in the optimizer step, after activations are gone, so that a smaller batch would not help: beside weights "
+            "({parameter}), gradients ({gradient}) and AdamW's state ({optimizer_state}) there is a copy of all weights "
+            "({optimizer_temporary}), since on a GPU AdamW updates all tensors at once. In bfloat16 all four are half as large. The time "
+            "axis is an estimate."
         ),
     ),
 )

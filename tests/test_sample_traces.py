@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from profiler.analysis.categories import CATEGORIES
+from profiler.analysis.fit import Fit, judge_fit
 from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
+from profiler.devices import GPUS
 from profiler.models.catalogue import CATALOGUE
 from profiler.optimizations.registry import validate
 from profiler.recording import Category, Phase, Recording
@@ -101,11 +103,12 @@ def test_the_readme_s_job_is_the_sample_s_job(name: str) -> None:
 
 
 @BY_NAME
-def test_a_sample_is_complete_and_measured_and_titled_in_words(name: str) -> None:
+def test_a_sample_is_complete_and_says_how_it_was_made_and_is_titled_in_words(name: str) -> None:
     metadata = recording(name).metadata
+    provenance = "measured" if recipe(name).job.device == "cpu" else "simulated"
 
     assert metadata.complete
-    assert (str(metadata.provenance), metadata.title) == ("measured", recipe(name).title)
+    assert (str(metadata.provenance), metadata.title) == (provenance, recipe(name).title)
     assert not re.search(r"[_·/]", metadata.title)
 
 
@@ -126,7 +129,7 @@ def test_a_sample_names_neither_a_host_nor_a_path(path: Path) -> None:
     found = [text for text in chain(texts, [manifest]) if private.search(text)]
 
     assert not found
-    assert set(sample.metadata.host) == {"cpu", "num_cores", "python"}
+    assert set(sample.metadata.host) == ({"cpu", "num_cores", "python"} if str(sample.metadata.provenance) == "measured" else set())
     assert sample.metadata.key is None
 
 
@@ -260,3 +263,15 @@ def test_micro_batches_quarter_the_activations_and_hold_the_gradients_beside_the
     assert summary(whole)["peak_allocated_bytes"] < GIB
     losses = [[row["value"] for row in recording(name).scalars.to_pylist()] for name in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_the_simulated_sample_is_too_close_to_say_and_its_peak_is_five_times_the_weights() -> None:
+    name = "10-llama-on-an-rtx-4090"
+    verdict = judge_fit(recording(name), GPUS["rtx-4090"], timeline=timeline(name))
+    weights = at_peak(name, Category.PARAMETER)
+
+    assert verdict.kind is Fit.TOO_CLOSE
+    assert format_bytes(verdict.capacity_bytes) == "23.5 GiB"
+    assert at_peak(name, Category.GRADIENT) == at_peak(name, Category.OPTIMIZER_TEMPORARY) == weights
+    assert summary(name)["peak_at"]["phase"] == "optimizer"
+    assert Category.ACTIVATION.name not in summary(name)["categories_at_peak"]

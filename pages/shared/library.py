@@ -57,7 +57,13 @@ def labels(entries: Iterable[Entry]) -> dict[str, str]:
 
 @cache
 def _read_samples(folder: Path) -> tuple[Entry, ...]:
-    return tuple(entry for path in sorted(folder.glob(f"*{SUFFIX}")) if (entry := _sample(path)))
+    return tuple(entry for path in sorted(folder.glob(f"*{SUFFIX}"), key=_number) if (entry := _sample(path)))
+
+
+def _number(path: Path) -> tuple[int, str]:
+    """Return what samples are sorted by: the number that their names begin with."""
+    number = path.name.partition("-")[0]
+    return int(number) if number.isdecimal() else 0, path.name
 
 
 def _sample(path: Path) -> Entry | None:

@@ -33,6 +33,15 @@ def test_the_composition_table_shares_sum_to_one() -> None:
     assert table["definition"].iloc[0] == Category.PARAMETER.value
 
 
+def test_a_card_is_a_line_across_the_bar_or_beyond_its_end() -> None:
+    total = sum(PEAK.values())
+    for capacity_bytes in (total // 2, 2 * total):
+        figure = composition_figure(PEAK, capacity_bytes=capacity_bytes)
+
+        assert figure.layout.shapes[0].x0 == capacity_bytes
+        assert figure.layout.xaxis.range[1] > max(total, capacity_bytes)
+
+
 def test_an_empty_instant_says_so() -> None:
     assert "Nothing is allocated" in composition_figure({}).layout.annotations[0].text
     assert len(composition_table({})) == 0
