@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.gpu_runs import steps  # noqa: E402
+from benchmarks.gpu_runs import evidence, steps  # noqa: E402
 from benchmarks.gpu_runs.schema import Comparison, Run, read_runs  # noqa: E402
 
 
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", action="append", metavar="ID")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--write", action="store_true", help="keep the comparisons as the evidence that every simulation is shown with")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if not chosen.file.is_file():
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         comparisons.append(_compare(run))
         if not chosen.json:
             _print(comparisons[-1])
+    if chosen.write:
+        evidence.write(comparisons, json.loads(chosen.file.read_text(encoding="utf-8"))["source"])
     failing = [comparison for comparison in comparisons if comparison.missed]
     if chosen.json:
         print(json.dumps([comparison.to_json() for comparison in comparisons], indent=1))

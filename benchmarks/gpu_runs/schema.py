@@ -9,6 +9,8 @@ from typing import Any
 
 from profiler.devices import Gpu, find_gpu
 
+_MODEL_TYPES = {"Qwen3": "qwen3", "Qwen2": "qwen2", "Mistral": "mistral"}
+
 Run = dict[str, Any]
 """One recorded run, as its file says it."""
 
@@ -62,6 +64,12 @@ def read_runs(path: Path) -> list[Run]:
 def gpu_of(run: Run) -> Gpu:
     """Return the card of a run, found in the catalogue by the name that torch reported."""
     return find_gpu(run["gpu"].partition(" (")[0])
+
+
+def model_type(name: str) -> str:
+    """Return transformers' type of a model that a run names; most are of Llama's kind."""
+    family = name.rpartition("/")[2]
+    return next((kind for prefix, kind in _MODEL_TYPES.items() if family.startswith(prefix)), "llama")
 
 
 def is_before(run: Run, library: str, version: tuple[int, ...]) -> bool:

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, is_before
+from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, is_before, model_type
+from profiler.errors import SpecError
 from profiler.models.build import build_model
 from profiler.simulate.session import Simulation
 from profiler.spec import Model
@@ -27,6 +28,8 @@ from profiler.units import KIB
 
 ALLOWED_BYTES = {"weights": 0, "states": 64 * KIB, "peak": 0, "total": 64 * KIB}
 _NUM_MEASURED_STEPS = 3
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+_OPTIMIZERS: dict[str, Any] = {"AdamW": torch.optim.AdamW, "Adam": torch.optim.Adam, "SGD": torch.optim.SGD}
 _OLD_MASKS = "transformers before 5.0 makes the causal mask of every training batch without a cache"
 _OLD_ROTARY = "transformers before 5.0 keeps one buffer of rotary frequencies, not two"
 
@@ -40,7 +43,8 @@ def compare(run: Run) -> Comparison:
         simulation = stack.enter_context(Simulation(Path(folder) / "run.headroom", gpu_of(run)))
         if _OLD_MASKS in rules:
             stack.enter_context(_mask_made())
-        stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]))
+        if run["attention"] != "eager":
+            stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]))
         weights, states, peak = _measured(run, simulation.device, _OLD_ROTARY in rules)
         simulation.abandon()
     predicted = {"weights": weights, "states": states, "peak": peak, "total": weights + states + peak}
@@ -66,8 +70,9 @@ def _measured(run: Run, device: torch.device, has_old_rotary: bool) -> tuple[int
 
 def _built(run: Run, has_old_rotary: bool) -> nn.Module:
     """Return the model on the host."""
-    dtype = torch.float32 if _is_mixed(run) else torch.bfloat16
-    model = build_model(Model(name=run["model"], config=json.dumps(_config(run))), dtype, attention="sdpa")
+    dtype = torch.float32 if _is_mixed(run) else _DTYPES[run["dtype"]]
+    attention = "eager" if run["attention"] == "eager" else "sdpa"
+    model = build_model(Model(name=run["model"], config=json.dumps(_config(run))), dtype, attention=attention)
     for module in model.modules():
         if has_old_rotary and "original_inv_freq" in module._buffers:
             del module._buffers["original_inv_freq"]  # it was a second name of the first, left behind on the host
@@ -84,7 +89,7 @@ def _adapted(model: nn.Module, rank: int) -> nn.Module:
 def _config(run: Run) -> dict[str, object]:
     arch = run["arch"]
     return {
-        "model_type": "llama",
+        "model_type": model_type(run["model"]),
         "hidden_size": arch["hidden_size"],
         "num_hidden_layers": arch["num_layers"],
         "num_attention_heads": arch["num_heads"],
@@ -95,6 +100,7 @@ def _config(run: Run) -> dict[str, object]:
         "tie_word_embeddings": arch["tie_word_embeddings"],
         "attention_bias": arch["attention_bias"],
         "max_position_embeddings": 131072,
+        "use_sliding_window": False,
     }
 
 
@@ -102,10 +108,10 @@ def _trained(run: Run, model: nn.Module, input_ids: torch.Tensor, weights: int) 
     """Return states and peak."""
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, foreach=True)
+    optimizer = _optimizer(run, trained)
 
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=_is_mixed(run)):
+        with torch.autocast("cuda", _DTYPES[run["dtype"]], enabled=_is_mixed(run)):
             outputs = model(input_ids=input_ids, labels=input_ids, use_cache=False)
             loss = outputs.loss
         loss.backward()
@@ -120,6 +126,15 @@ def _trained(run: Run, model: nn.Module, input_ids: torch.Tensor, weights: int) 
     for _ in range(_NUM_MEASURED_STEPS):
         step()
     return resident - weights, torch.cuda.max_memory_allocated() - resident
+
+
+def _optimizer(run: Run, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer that a run names, such as ``AdamW foreach``; without an implementation, the one torch takes on a GPU."""
+    name, _, implementation = run["optimizer"].partition(" ")
+    if name not in _OPTIMIZERS or implementation not in ("", "foreach", "fused", "for-loop"):
+        raise SpecError(f"{run['id']} was trained with {run['optimizer']}, which is not modelled. There are {', '.join(_OPTIMIZERS)}.")
+    made: torch.optim.Optimizer = _OPTIMIZERS[name](trained, foreach=implementation in ("", "foreach"), fused=implementation == "fused")
+    return made
 
 
 def _is_mixed(run: Run) -> bool:

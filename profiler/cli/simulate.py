@@ -10,8 +10,10 @@ from profiler.cli.command import DONE, Commands, add_command, print_json, print_
 from profiler.cli.job import add_job_options, read_job
 from profiler.cli.running import add_run_options, run_job
 from profiler.devices import find_gpu
+from profiler.estimate.comparison import ComparedPeak, compare_estimates, estimates_for
 from profiler.jobs.run import SIMULATE
 from profiler.jobs.targets import DEFAULT_STEPS
+from profiler.planner.validated import Nearest, nearest_run
 from profiler.storage import read_recording
 from profiler.units import exact_bytes, format_bytes
 
@@ -35,16 +37,29 @@ def _run(options: argparse.Namespace) -> int:
     recording = read_recording(path)
     verdict = judge_fit(recording, gpu) if gpu else None
     summary = summarize(recording) | {"path": str(path), "from_store": status.from_store} | ({"notes": notes} if notes else {})
+    nearest = nearest_run(job, gpu.architecture, recording.metadata.versions) if gpu else None
+    rows = compare_estimates(estimates_for(recording.metadata.facts["num_parameters"], job), [summary])
     if options.json:
-        print_json(summary | {"verdict": verdict.to_json() if verdict else None})
+        found = {"verdict": verdict, "validated_against": nearest}
+        data = {name: None if value is None else value.to_json() for name, value in found.items()}
+        print_json(summary | data | {"formulas": [row.to_json() for row in rows]})
     else:
         print_summary(summary, status.message)
-        _print_prediction(summary["peak_reserved_bytes"], verdict)
+        _print_prediction(summary["peak_reserved_bytes"], verdict, nearest)
+        _print_formulas(rows)
     return DONE
 
 
-def _print_prediction(reserved_bytes: int | None, verdict: Verdict | None) -> None:
+def _print_prediction(reserved_bytes: int | None, verdict: Verdict | None, nearest: Nearest | None) -> None:
     if reserved_bytes is not None:
         print(f"Peak reserved {format_bytes(reserved_bytes)} ({exact_bytes(reserved_bytes)})")
-    for sentence in verdict.sentences() if verdict else ():
-        print(sentence)
+    for found in (verdict, nearest):
+        for sentence in found.sentences() if found else ():
+            print(sentence)
+
+
+def _print_formulas(rows: list[ComparedPeak]) -> None:
+    print("The peak, by")
+    for row in rows:
+        error = "" if row.error_percent is None else f"{row.error_percent:+.1f} %"
+        print(f"  {row.name:<32} {format_bytes(row.peak_bytes):>10} {error:>10}  [{row.provenance}]")
