@@ -2,27 +2,31 @@
 
 import streamlit as st
 
-from pages.shared import components, fit, formulas, job_form, navigation, run_panel, session
+from pages.shared import components, fit, formulas, job_form, navigation, run_panel, session, training_config
 from profiler.errors import SpecError
 from profiler.jobs.run import CAPTURE, SIMULATE, RunState
 
 navigation.require_app()
 components.heading("Profile", "What does my model's step use?")
 
-with st.expander("Use my own model"), components.refusals_shown():
-    job_form.upload_config()
+with st.expander("Use my own model or training configuration"):
+    with components.refusals_shown():
+        job_form.upload_config()
+    with components.refusals_shown():
+        training_config.upload()
 
 job, engine = None, CAPTURE
 with components.refusals_shown():
     job, engine = job_form.draw()
     fit.facts(job)
 
-label = "Simulate" if engine == SIMULATE else "Run"
+label = "Run"
+if engine == SIMULATE:
+    label = "Simulate"
+    session.jobs().warm_up()
 if st.button(label, type="primary", disabled=job is None, key="profile_run") and job is not None:
     with components.refusals_shown():
-        status = session.jobs().submit(job, engine=engine)
-        run_panel.note_started(status.run_id)
-        session.choose_run(status)
+        run_panel.start(job, engine)
         job_form.hold_address()
 
 run_id, shown = session.chosen("run"), job

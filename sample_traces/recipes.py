@@ -128,8 +128,8 @@ RECIPES = (
         title="Training Llama 3.2 1B on an RTX 4090, simulated",
         job=_job("llama-3.2-1b", "adamw", device="rtx-4090", batch=1, seq=512, steps=1),
         notice=(
-            "A billion weights in float32 fill a card of 24 GB: {peak} are allocated at the peak and {reserved} would be reserved, while its "
-            "driver reports 23.5 GiB. So it is too close to say whether it fits: by giving back what is cached it might, where CUDA's "
+            "A billion weights in float32 fill a card of 24 GB: {peak} are allocated at the peak and {reserved} would be reserved, while "
+            "its driver reports 23.5 GiB. So it is too close to say whether it fits: by giving back what is cached it might, where CUDA's "
             "context is small. No such card was needed to know it: the same code ran on tensors without memory, and the allocator's rules "
             "were applied to what it asked for. "
             "The peak is in the optimizer step, after activations are gone, so that a smaller batch would not help: beside weights "

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import components, session, simulated
+from pages.shared import components, library, session, simulated
+from profiler.devices import GPUS
 from profiler.figures.history import live_figure, live_table
-from profiler.jobs.run import SIMULATE, RunState, RunStatus
+from profiler.jobs.run import CAPTURE, LARGEST_BATCH, LONGEST_SEQUENCE, SEARCHES, SIMULATE, SIMULATING, RunState, RunStatus
+from profiler.spec import Job
 from profiler.units import format_bytes, format_duration_us
 
 _TIMELINE = "pages/timeline.py"
 _POLL_SECONDS = 1.0
 _MAX_RUNS = 10
 _STARTED = "run_panel_started"
+_SEARCHES = {LARGEST_BATCH: "Largest batch that fits", LONGEST_SEQUENCE: "Longest sequence that fits"}
 
 
-def note_started(run_id: str) -> None:
-    """Take note that a run was asked for in this session, which may therefore end it without being asked twice."""
-    session.remember(_STARTED, session.recall(_STARTED, frozenset()) | {run_id})
+def start(job: Job, engine: str) -> None:
+    """Start a run and show it; who asked for it in this session may end it without being asked twice.
+
+    Raises:
+        JobFailed, StorageError: it cannot be started.
+    """
+    status = session.jobs().submit(job, engine=engine)
+    session.remember(_STARTED, session.recall(_STARTED, frozenset()) | {status.run_id})
+    session.choose_run(status)
 
 
 def show(run_id: str) -> RunStatus:
@@ -55,9 +64,10 @@ def recent() -> None:
 
 def _draw(status: RunStatus) -> None:
     with st.container(border=True, key="run_panel"):
-        st.markdown(f"**{status.job.title}**")
+        search = f"{_SEARCHES[status.engine]}: " if status.engine in SEARCHES else ""
+        st.markdown(f"**{search}{status.job.title}**")
         _STATES[status.state](status)
-        if status.live and status.engine != SIMULATE:
+        if status.live and status.engine == CAPTURE:
             components.chart(live_figure(status.live, theme=session.theme()), key="run_live", alt="Memory of the run over its seconds")
             with st.expander("The chart's numbers"):
                 components.table(live_table(status.live), key="run_live_table", alt="Memory of the run over its seconds")
@@ -71,23 +81,39 @@ def _queued(status: RunStatus) -> None:
 
 def _running(status: RunStatus) -> None:
     share = status.step / status.num_steps if status.num_steps else 0.0
-    counted = f"step {min(status.step + 1, status.num_steps)} of {status.num_steps}"
-    st.progress(min(share, 1.0), text=f"{status.phase.replace('_', ' ').capitalize()}, {counted}, {_seconds(status)}")
+    number = min(status.step + 1, status.num_steps)
+    counted = f"simulation {number} of at most" if status.engine in SEARCHES else f"step {number} of"
+    phase = status.phase.replace("_", " ").capitalize()
+    st.progress(min(share, 1.0), text=f"{phase}, {counted} {status.num_steps}, {_seconds(status)}")
     last = status.live[-1] if status.live else None
     if last is not None:
         allocated = "" if last.allocated_bytes is None else f"{format_bytes(last.allocated_bytes)} allocated, "
-        whose = " by the simulation itself" if status.engine == SIMULATE else ""
+        whose = " by the simulation itself" if status.engine in SIMULATING else ""
         st.caption(f"{allocated}{format_bytes(last.rss_bytes)} resident{whose}")
     _cancel(status)
 
 
 def _done(status: RunStatus) -> None:
-    if status.engine == SIMULATE and status.recording_id in {entry.id for entry in session.entries()}:
-        st.caption(status.message if status.from_store else f"Simulated in {_seconds(status)}.")
-        simulated.result(status.recording_id, status.job.device)
-    else:
+    entry = _entry(status)
+    if entry is None or status.engine not in SIMULATING:
         st.success(status.message if status.from_store else f"Recorded in {_seconds(status)}.")
+    else:
+        st.caption(status.message if status.from_store else f"Simulated in {_seconds(status)}.")
+        if status.engine in SEARCHES:
+            simulated.search(entry.id)
+        simulated.result(entry.id, status.job.device)
+        if status.engine == SIMULATE and status.job.device in GPUS:
+            _offer_searches(status.job)
     _open(status, "Explore it in Timeline")
+
+
+def _offer_searches(job: Job) -> None:
+    with st.container(horizontal=True, gap="small"):
+        for engine, label in _SEARCHES.items():
+            if st.button(label, key=f"run_{engine}", help="Simulates some candidates, one after another, until the limit is known."):
+                with components.refusals_shown():
+                    start(job, engine)
+                    st.rerun()
 
 
 def _failed(status: RunStatus) -> None:
@@ -109,9 +135,13 @@ _STATES = {
 
 
 def _open(status: RunStatus, label: str) -> None:
-    if status.recording_id:
-        query = {"recording": status.recording_id} | session.job_link(status.job, status.engine)
-        st.page_link(_TIMELINE, label=label, icon=":material/arrow_forward:", query_params=query)
+    if entry := _entry(status):
+        st.page_link(_TIMELINE, label=label, icon=":material/arrow_forward:", query_params=session.recording_link(entry))
+
+
+def _entry(status: RunStatus) -> library.Entry | None:
+    """Return the run's recording, where it is still here."""
+    return next((entry for entry in session.entries() if entry.id == status.recording_id), None)
 
 
 def _cancel(status: RunStatus) -> None:
@@ -131,7 +161,7 @@ def _seconds(status: RunStatus) -> str:
 
 
 def _standing(status: RunStatus) -> str:
-    how = "simulated, " if status.engine == SIMULATE else ""
+    how = {CAPTURE: "", SIMULATE: "simulated, "} | {engine: f"{label.lower()}, " for engine, label in _SEARCHES.items()}
     if status.state is RunState.DONE:
-        return how + ("answered from the store" if status.from_store else f"done in {_seconds(status)}")
-    return how + status.state.value
+        return how[status.engine] + ("answered from the store" if status.from_store else f"done in {_seconds(status)}")
+    return how[status.engine] + status.state.value

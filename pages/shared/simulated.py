@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from pages.shared import components, details, session
@@ -50,6 +51,20 @@ def _composition(recording_id: str, gpu: Gpu | None) -> None:
         key="simulated_composition",
         alt="What is allocated at the peak, by category; the metrics above and Timeline have the numbers.",
     )
+
+
+def search(recording_id: str) -> None:
+    """Draw the answer of a search for the largest that fits, and what was simulated for it; what it found is drawn by `result`."""
+    found = session.recording(recording_id).metadata.facts.get("largest", {})
+    head, *rest = found.get("sentences") or ["The search left no answer."]
+    st.markdown(f"**{head}**")
+    for sentence in rest:
+        st.markdown(sentence)
+    tried = pd.DataFrame(found.get("simulated", []))
+    if not tried.empty:
+        with st.expander(f"What was simulated ({len(tried)})"):
+            tried = tried.rename(columns={"value": "sequence" if found.get("what") == "seq" else "batch"})
+            components.table(tried, key="search", alt="The candidates that were simulated, and whether they fit")
 
 
 @st.cache_resource(max_entries=64, show_spinner="Judging whether it fits")

@@ -23,7 +23,7 @@ from profiler.errors import FormatError, HeadroomError, JobFailed
 from profiler.jobs.folder import RunFolder, all_folders, find_folder
 from profiler.jobs.key import run_key
 from profiler.jobs.process import WorkerProcess, find_process
-from profiler.jobs.run import CAPTURE, SIMULATE, Ending, Limits, Order, RunState, RunStatus, Standing
+from profiler.jobs.run import CAPTURE, SIMULATING, Ending, Limits, Order, RunState, RunStatus, Standing
 from profiler.jobs.settle import ending_of_lost, settle
 from profiler.jobs.warm import Preloader
 from profiler.jobs.watch import Watch
@@ -202,8 +202,8 @@ class JobManager:
                 self._start(folder, order)
 
     def _has_room(self, order: Order) -> bool:
-        simulates = order.engine == SIMULATE
-        num_alike = sum((watch.order.engine == SIMULATE) == simulates for watch in self._watches.values())
+        simulates = order.engine in SIMULATING
+        num_alike = sum((watch.order.engine in SIMULATING) == simulates for watch in self._watches.values())
         return num_alike < (self._max_simulating if simulates else self._max_running)
 
     def _start(self, folder: RunFolder, order: Order) -> None:
@@ -318,7 +318,7 @@ class JobManager:
 
 def _can_be_forked(order: Order) -> bool:
     """Tell whether a worker may be a fork: one that is measured shares no memory with others, and CUDA does not outlive a fork."""
-    return order.engine == SIMULATE
+    return order.engine in SIMULATING
 
 
 def _settle_if_readable(folder: RunFolder, ending: Ending) -> None:

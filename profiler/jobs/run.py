@@ -15,6 +15,13 @@ CAPTURE = "capture"
 """The engine that measures."""
 SIMULATE = "simulate"
 """The engine that runs the workload on fake tensors."""
+LARGEST_BATCH = "largest_batch"
+"""The engine that simulates until it knows the largest batch that fits on the job's GPU."""
+LONGEST_SEQUENCE = "longest_sequence"
+"""The same for the sequence."""
+SEARCHES = frozenset({LARGEST_BATCH, LONGEST_SEQUENCE})
+SIMULATING = SEARCHES | {SIMULATE}
+"""Engines that touch no device."""
 MAX_SECONDS = 7 * 24 * 3600.0
 
 

@@ -16,13 +16,18 @@ from typing import Any
 
 from profiler.errors import HeadroomError, SpecError
 from profiler.jobs.folder import RunFolder
-from profiler.jobs.run import CAPTURE, SIMULATE, Order, Outcome
+from profiler.jobs.run import CAPTURE, LARGEST_BATCH, LONGEST_SEQUENCE, SIMULATE, Order, Outcome
 from profiler.tracing.progress import Progress
 
 Engine = Callable[..., Any]
 """``engine(job, path, key=..., progress=...)`` writes the recording to ``path``."""
 
-_ENGINES = {CAPTURE: ("profiler.capture.engine", "capture_job"), SIMULATE: ("profiler.simulate.engine", "simulate_job")}
+_ENGINES = {
+    CAPTURE: ("profiler.capture.engine", "capture_job"),
+    SIMULATE: ("profiler.simulate.engine", "simulate_job"),
+    LARGEST_BATCH: ("profiler.planner.engine", "find_largest_batch"),
+    LONGEST_SEQUENCE: ("profiler.planner.engine", "find_longest_sequence"),
+}
 _REPORT_SECONDS = 0.1
 _MAX_MESSAGE = 1000
 
