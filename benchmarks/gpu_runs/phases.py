@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, is_before
+from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, is_before, model_type
 from profiler.allocator.stats import Stats
 from profiler.models.build import build_model
 from profiler.optimizations.nf4 import Nf4Linear, prepare_for_training
@@ -43,9 +43,7 @@ _UNORDERED_LOAD = (
     "Four threads load the weights, in an order that differs from run to run (transformers 5.0), so slack does, too: runs of this model on "
     "this card differ by up to 7.5 MiB after the same load."
 )
-_UNEXPLAINED_LOAD = (
-    "Slack after the load differs from run to run of this model by up to 7.5 MiB, although the weights are loaded in order (transformers 5.17)."
-)
+_UNEXPLAINED_LOAD = "Slack after the load differs from run to run of this model by up to 7.5 MiB, although the weights are loaded in order (transformers 5.17)."
 
 
 def is_recorded_by_phase(run: Run) -> bool:
@@ -70,7 +68,13 @@ def compare(run: Run) -> Comparison:
     explanation = ""
     if predicted["after_load"] != measured["after_load"] and is_quantized:
         explanation = _UNORDERED_LOAD if is_before(run, "transformers", (5, 1)) else _UNEXPLAINED_LOAD
-    return Comparison(run, predicted, measured, time.perf_counter() - started, rules, explanation)
+    seconds = time.perf_counter() - started
+    return Comparison(run, predicted, measured, _allowed(measured, is_quantized), seconds, rules, explanation)
+
+
+def _allowed(measured: dict[str, int], is_quantized: bool) -> dict[str, int]:
+    shares = dict.fromkeys(measured, 0.005 if is_quantized else 0.001) | {"after_load": 0.0, "reserved": 0.01}
+    return {name: int(shares[name] * num_bytes) for name, num_bytes in measured.items()}
 
 
 def _measured(simulation: Simulation, model: nn.Module, run: Run) -> dict[str, int]:
@@ -113,9 +117,8 @@ def _peaks_by_phase(model: nn.Module, optimizer: torch.optim.Optimizer, batch: T
 def _built(run: Run) -> Any:
     """Return the model in float16 on the host."""
     config = run["model_config"]
-    kind = "qwen2" if config["name"].startswith("Qwen2") else "llama"
     values = {
-        "model_type": kind,
+        "model_type": model_type(run["model"]),
         "hidden_size": config["hidden_size"],
         "num_hidden_layers": config["num_layers"],
         "num_attention_heads": config["num_attention_heads"],
