@@ -57,6 +57,17 @@ def draw() -> tuple[Job, str]:
     return job, target.engine
 
 
+def last() -> tuple[Job, str]:
+    """Return the job that the form described when it was drawn last, and its engine."""
+    described: tuple[Job, str] = session.recall(_LAST, (validate(DEFAULT), CAPTURE))
+    return described
+
+
+def fill(job: Job, engine: str) -> None:
+    """Show a job in the form, which must not have been drawn yet in this run."""
+    _fill(validate(job), engine)
+
+
 def hold_address() -> None:
     """Take note that the form shows already what the address carries."""
     session.remember(_HELD, _carried())
@@ -82,7 +93,7 @@ def _seed() -> None:
         session.remember(_HELD, carried)
         _fill(validate(session.linked_job() or DEFAULT), carried[1])
     elif session.recall("form_kind") is None:
-        _fill(*session.recall(_LAST, (validate(DEFAULT), CAPTURE)))
+        _fill(*last())
 
 
 def _carried() -> tuple[str | None, str | None]:

@@ -123,7 +123,8 @@ def _base(options: argparse.Namespace, device: str) -> tuple[Job, tuple[str, ...
     """Return the job that the other options change: of the training configuration, or the default one of a model."""
     model = None if options.model is None else named_model(options.model)
     if options.training_args is not None:
-        return job_from_training_arguments(_content(options.training_args), model=model, device=device, seq=options.seq)
+        job, notes = job_from_training_arguments(_content(options.training_args), model=model, device=device, seq=options.seq)
+        return replace(job, model=model or job.model), notes
     if model is None:
         raise SpecError(
             "No model is named. Give --model a name that `models` lists or a config.json, or --training-args a file that names one."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from profiler.errors import SpecError
 from profiler.models.build import build_model, inspect_model
-from profiler.models.catalogue import CATALOGUE, entry, facts_of
+from profiler.models.catalogue import CATALOGUE, CatalogueEntry, entry, facts_of, is_known
 from profiler.models.config import Head
 from profiler.spec import Model
 
@@ -112,3 +113,20 @@ def test_reading_it_loads_neither_torch_nor_transformers() -> None:
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda item: item.name)
+def test_a_published_model_is_found_by_its_names_on_the_hub(item: CatalogueEntry) -> None:
+    named = re.findall(r"config\.json of (\S+/\S+)", item.source)
+
+    assert bool(item.hub_ids) == bool(named)
+    assert [entry(name).family for name in named] == [item.family] * len(named)
+    assert all(entry(name) is item and entry(name.lower()) is item for name in item.hub_ids)
+
+
+def test_no_name_on_the_hub_is_of_two_models_or_a_catalogue_name() -> None:
+    names = [hub_id.lower() for item in CATALOGUE.values() for hub_id in item.hub_ids]
+
+    assert len(names) == len(set(names))
+    assert not set(names) & CATALOGUE.keys()
+    assert not is_known("gpt3")

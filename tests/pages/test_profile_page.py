@@ -172,3 +172,27 @@ def test_an_impossible_configuration_is_refused_with_a_sentence(opened: Open) ->
     app.file_uploader(key="form_config").set_value(("mine.json", config, "application/json")).run()
 
     assert "does not divide" in app.error[0].value
+
+
+def test_a_training_configuration_fills_the_form_and_says_what_it_leaves_out(opened: Open) -> None:
+    config = b"model_name_or_path: ./mine\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 4\nmax_length: 256\nfsdp: full\n"
+    shown = {"model": "tiny-llama", "batch": 8, "micro_batches": 4, "seq": 256, "steps": 1, "family_precision": "amp"}
+
+    app = opened("profile", job='{"model":{"name":"tiny-llama"},"device":"rtx-4090"}')
+    app.file_uploader(key="form_training_config").set_value(("sft.yaml", config, "application/yaml")).run()
+
+    assert {name: app.session_state[f"form_{name}"] for name in shown} == shown
+    assert app.session_state["form_where"].device == "rtx-4090"
+    assert "./mine' is not in the catalogue: tiny-llama is taken." in app.text[0].value
+    assert "fsdp is set and not modelled" in app.text[0].value
+
+    app.number_input(key="form_batch").set_value(4).run()
+    assert app.number_input(key="form_batch").value == 4
+
+
+def test_a_training_configuration_that_is_not_modelled_is_refused_and_leaves_the_form(opened: Open) -> None:
+    app = opened("profile", job='{"model":{"name":"tiny-llama"}}')
+    app.file_uploader(key="form_training_config").set_value(("x.json", b'{"torch_compile": true, "bf16": true}', "application/json")).run()
+
+    assert "sets torch_compile, which is not modelled" in app.error[0].value
+    assert app.session_state["form_family_precision"] == "float32"

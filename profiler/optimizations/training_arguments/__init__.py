@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from profiler.errors import SpecError
 from profiler.models.catalogue import is_known
-from profiler.optimizations.registry import validate
 from profiler.optimizations.training_arguments.names import HARMLESS, NOT_MODELLED, READ, REFUSED, TRL_ONLY
 from profiler.optimizations.training_arguments.reading import MAX_BYTES, Fields, read_fields, shown
 from profiler.optimizations.training_arguments.toggles import Translation, toggles_of
@@ -38,11 +37,13 @@ def job_from_training_arguments(
 ) -> TrainingJob:
     """Return the job of one optimizer step on one device.
 
+    Whether the model can do it is not checked: what is said beside the file may still change it; see `profiler.optimizations.registry`.
+
     Args:
         text: JSON as ``training_args.to_json_string()`` gives it, or YAML as ``trl sft --config`` reads it.
-        model: what is trained; by default the file's ``model_name_or_path``, where the catalogue has it.
+        model: what is trained, where the file's ``model_name_or_path`` is absent or not in the catalogue.
         device: of the job.
-        seq: tokens a sequence; by default what the file cuts sequences to, so that shorter ones need less.
+        seq: tokens a sequence, where the file does not cut sequences to a length; shorter ones need less.
 
     Raises:
         SpecError: the text is no such configuration, it asks for what is not modelled, or it leaves open what is not given either.
@@ -50,8 +51,7 @@ def job_from_training_arguments(
     fields = read_fields(text, READ)
     _refuse(fields)
     said = Translation(fields, is_trl=any(name in fields for name in TRL_ONLY) and "block_size" not in fields)
-    workload, toggles = _workload(said, seq), toggles_of(said)
-    job = validate(Job(model=model or _model(fields), workload=workload, device=device, toggles=toggles))
+    job = Job(model=_model(said, model), workload=_workload(said, seq), device=device, toggles=toggles_of(said))
     return TrainingJob(job, (*_assumptions(said), *said.notes, *_left_out(fields)))
 
 
@@ -66,26 +66,31 @@ def _workload(said: Translation, seq: int | None) -> Workload:
     if batch is None:
         batch = said.assume("per_device_train_batch_size", _BATCH)
     parts = 1 if parts is None else parts
-    seq = _length(said) if seq is None else seq
-    return Workload(kind=WorkloadKind.TRAIN, batch=batch * parts, micro_batches=parts, seq=seq)
+    return Workload(kind=WorkloadKind.TRAIN, batch=batch * parts, micro_batches=parts, seq=_length(said, seq))
 
 
-def _length(said: Translation) -> int:
+def _length(said: Translation, given: int | None) -> int:
     length = said.fields.count("max_length", "max_seq_length", "block_size")
-    if length is None and said.is_trl and "max_length" not in said.fields:
-        length = said.assume("max_length", _TRL_LENGTH)
-    if length is None:
-        raise SpecError("The training configuration does not say how long sequences are (max_length). Say it beside the file, as seq.")
-    return length
+    if length is not None:
+        return length
+    if given is not None:
+        return given
+    if said.is_trl and "max_length" not in said.fields:
+        return said.assume("max_length", _TRL_LENGTH)
+    raise SpecError("The training configuration does not say how long sequences are (max_length). Say it beside the file, as seq.")
 
 
-def _model(fields: Fields) -> Model:
-    name = fields.text("model_name_or_path")
-    if name is None:
+def _model(said: Translation, given: Model | None) -> Model:
+    name = said.fields.text("model_name_or_path")
+    if name is not None and is_known(name):
+        return Model(name=name)
+    if given is None and name is None:
         raise SpecError("The training configuration names no model (model_name_or_path). Name one beside it, or its config.json.")
-    if not is_known(name):
+    if given is None:
         raise SpecError(f"model_name_or_path={shown(name)} is not in the catalogue. Name a model beside the file, or its config.json.")
-    return Model(name=name)
+    if name is not None:
+        said.notes.append(f"model_name_or_path={shown(name)} is not in the catalogue: {given.name} is taken.")
+    return given
 
 
 def _assumptions(said: Translation) -> list[str]:

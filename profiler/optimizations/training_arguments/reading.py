@@ -176,6 +176,8 @@ def _parse_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise SpecError(f"{_WHAT} is neither JSON nor YAML: {getattr(error, 'problem', None) or 'unreadable'}{where}. {_WAY_OUT}") from None
+    except SpecError:
+        raise
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{_WHAT} has a value that YAML cannot hold: {shown(str(error))}. {_WAY_OUT}") from None
 

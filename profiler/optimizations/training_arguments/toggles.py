@@ -69,9 +69,7 @@ def _precision(said: Translation) -> Toggle:
     if kept_in != _FLOAT32:
         said.notes.append(f"Autocast over {kept_in} weights is modelled as {kept_in} alone, without what autocast keeps in float32.")
         return Toggle(kept_in)
-    said.notes.append(
-        "accelerate's mixed precision also makes a float32 copy of the outputs, logits included; it is not modelled."
-    )
+    said.notes.append("accelerate's mixed precision also makes a float32 copy of the outputs, logits included; it is not modelled.")
     return Toggle("amp", (("dtype", mixed),))
 
 
