@@ -56,6 +56,8 @@ class Setup:
     """Change the model after it is built and moved, in this order, before the optimizer is made."""
     forward_contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     """Entered anew around every forward, the first outermost; backward runs outside of them."""
+    make_cache: Callable[[nn.Module, int], Any] | None = None
+    """Given the model and how many tokens it must hold, makes the KV cache of a prompt; None leaves that to the model."""
     contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     """Entered once around all steps, the first outermost."""
     inference_context: Callable[[], AbstractContextManager[Any]] = lambda: torch.inference_mode()  # found when entered
@@ -130,6 +132,14 @@ class _Loop:
         """Return the next training batch, on the device."""
         return training_batch(self.facts, self.tokens(), self.generator, self.device)
 
+    def prompt(self) -> dict[str, Any]:
+        """Return the next prompt, on the device, with the cache that is to hold it where the setup makes one."""
+        inputs = prompt_inputs(self.facts, self.tokens().to(self.device))
+        if self.setup.make_cache is not None:
+            decodes = self.workload.kind is WorkloadKind.DECODE
+            inputs["past_key_values"] = self.setup.make_cache(self.model, self.workload.seq + self.workload.new_tokens * decodes)
+        return inputs
+
     def forward(self, inputs: dict[str, Any]) -> Any:
         """Call the model. Outputs that are kept are dropped here, when there are new ones."""
         with ExitStack() as stack:
@@ -195,7 +205,7 @@ def _prefill(loop: _Loop) -> None:
     for index in range(loop.num_steps):
         with loop.observer.step(index):
             with loop.observer.phase(Phase.DATA):
-                inputs = prompt_inputs(loop.facts, loop.tokens().to(loop.device))
+                inputs = loop.prompt()
             with loop.observer.phase(Phase.PREFILL), loop.setup.inference_context():
                 outputs = loop.forward(inputs)
             del outputs  # the logits and the cache live until the prompt is read
@@ -205,7 +215,7 @@ def _decode(loop: _Loop) -> None:
     for index in range(loop.num_steps):
         with loop.observer.step(index), loop.setup.inference_context():
             with loop.observer.phase(Phase.DATA):
-                inputs = prompt_inputs(loop.facts, loop.tokens().to(loop.device))
+                inputs = loop.prompt()
             with loop.observer.phase(Phase.PREFILL):
                 outputs = loop.forward(inputs)
                 token = outputs.logits[:, -1:].argmax(-1)

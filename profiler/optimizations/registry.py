@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
-from profiler.optimizations import activations, adapters, attention, optimizers, precision
+from profiler.optimizations import activations, adapters, attention, kv_cache, optimizers, precision
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.spec import Job, Toggle
 
@@ -26,6 +26,7 @@ _ALL: tuple[Optimization, ...] = (
     *attention.OPTIMIZATIONS,
     *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
     *activations.OPTIMIZATIONS,
+    *kv_cache.OPTIMIZATIONS,
     *optimizers.OPTIMIZATIONS,
 )
 
