@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -35,12 +36,29 @@ def peak_allocated_bytes(gpu: str, program: Program, num_steps: int = 3) -> int:
         program: what to run.
         num_steps: how often; gradients that are kept are there from the second on, so three have the median of any more.
     """
-    torch.set_num_threads(1)
     peaks = []
-    with tempfile.TemporaryDirectory() as folder, Simulation(Path(folder) / "published.headroom", find_gpu(gpu)) as simulation:
-        script = program(simulation.device)
+    with _simulation(gpu) as device:
+        script = program(device)
         for _ in range(num_steps):
             torch.cuda.reset_peak_memory_stats()
             script.step()
             peaks.append(torch.cuda.max_memory_allocated())
     return int(median(peaks))
+
+
+def peak_reserved_bytes(gpu: str, program: Program, num_steps: int = 2) -> int:
+    """Return what the allocator has taken from the driver after some steps, as `peak_allocated_bytes`."""
+    with _simulation(gpu) as device:
+        script = program(device)
+        for _ in range(num_steps):
+            script.step()
+        return torch.cuda.max_memory_reserved()
+
+
+@contextmanager
+def _simulation(gpu: str) -> Iterator[torch.device]:
+    """Let the block run on a simulated card; its recording is thrown away."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, Simulation(Path(folder) / "published.headroom", find_gpu(gpu)) as simulation:
+        yield simulation.device
+        simulation.abandon()

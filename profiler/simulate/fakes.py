@@ -86,8 +86,8 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
 
     def _recipe(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> _Recipe | None:
         """Return how to make such a result; None where no form fits."""
-        if result is None:
-            return _nothing
+        if type(result) in _VALUES:
+            return partial(_value, result)
         for index, value in enumerate(args):
             if value is result:
                 return partial(_argument, index)
@@ -144,8 +144,8 @@ class _Look(NamedTuple):
         return cls(tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.fake_device)
 
 
-def _nothing(args: Sequence[Any]) -> None:
-    return None
+def _value(value: Any, args: Sequence[Any]) -> Any:
+    return value
 
 
 def _argument(index: int, args: Sequence[Any]) -> Any:

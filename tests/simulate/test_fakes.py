@@ -44,6 +44,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "written to": lambda: a(3).add_(1),
     "lists written to": lambda: torch._foreach_add_([a(3), a(4)], 1.0),
     "complex": lambda: torch.complex(a(3), a(3)).conj() * 2,
+    "a number": lambda: torch.ops.aten.numel.default(a(3, 4)),
     "indexed": lambda: a(9, 4)[torch.zeros(5, dtype=torch.int64)],
 }
 
