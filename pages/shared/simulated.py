@@ -11,7 +11,9 @@ from pages.shared import components, details, session
 from profiler.analysis.fit import Fit, Verdict, judge_fit
 from profiler.devices import GPUS, Gpu
 from profiler.figures.composition import composition_figure
+from profiler.planner.validated import nearest_run
 from profiler.recording import Category, Metadata
+from profiler.spec import Job
 from profiler.units import format_duration_us
 
 _BOXES = {Fit.FITS: st.success, Fit.DOES_NOT_FIT: st.error, Fit.TOO_CLOSE: st.warning}
@@ -37,6 +39,8 @@ def result(recording_id: str, device: str) -> None:
         _why(found)
     _step_time(metadata.facts)
     _left_out(metadata)
+    if gpu and metadata.job:
+        st.caption(" ".join(nearest_run(Job.from_json(metadata.job), gpu.architecture, metadata.versions).sentences()))
 
 
 def _composition(recording_id: str, gpu: Gpu | None) -> None:

@@ -115,13 +115,18 @@ def byte_axis_layout(axis: ByteAxis, title: str) -> dict[str, Any]:
 
 
 def add_card(figure: go.Figure, capacity_bytes: int, theme: Theme, *, along: Literal["x", "y"]) -> None:
-    """Draw a card's memory as a line across the axis ``along`` which bytes are drawn."""
-    annotation = {"text": f"card {format_bytes(capacity_bytes)}", "font": {"size": 12, "color": theme.muted}}
+    """Draw a card's memory as a line across the axis ``along`` which bytes are drawn; call it when that axis has its range."""
+    label = {"text": f"card {format_bytes(capacity_bytes)}", "font": {"size": 12, "color": theme.muted}}
     line = {"color": theme.muted, "width": 1.5, "dash": "dash"}
-    if along == "x":  # over the bars, not beside a line
-        figure.add_vline(x=capacity_bytes, line=line | {"color": theme.text, "width": 2}, annotation=annotation, annotation_position="top")
-    else:
-        figure.add_hline(y=capacity_bytes, line=line, annotation=annotation, annotation_position="top left")
+    if along == "y":
+        figure.add_hline(y=capacity_bytes, line=line, annotation=label, annotation_position="top left")
+        return
+    is_right = capacity_bytes > figure.layout.xaxis.range[1] / 2
+    figure.add_vline(x=capacity_bytes, line=line | {"color": theme.text, "width": 2})  # over bars, not beside a line
+    figure.add_annotation(
+        label | {"x": capacity_bytes, "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": "right" if is_right else "left"},
+        showarrow=False,
+    )
 
 
 def empty_figure(theme: Theme, height: int, text: str) -> go.Figure:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from profiler.jobs.key import run_key
 from profiler.jobs.manager import JobManager
-from profiler.jobs.run import CAPTURE, SIMULATE, RunState
+from profiler.jobs.run import CAPTURE, LARGEST_BATCH, SIMULATE, RunState
 from profiler.jobs.targets import Target
 from profiler.optimizations.registry import validate
 from profiler.recording import Phase, Provenance, Recording, Role
@@ -44,7 +44,7 @@ def store(home: Path, job: Job, engine: str, parameter_bytes: int, **fields: Any
     """Put a run of a job into the store, so that it is the answer to the same job."""
     recording = training(parameter_bytes, -1 if job.device == "cpu" else 0)
     provenance = Provenance.SIMULATED if engine == SIMULATE else Provenance.MEASURED
-    described = {"provenance": provenance, "job": job.to_json(), "key": run_key(job, engine), "title": job.title, **fields}
+    described = {"provenance": provenance, "job": job.to_json(), "key": run_key(job, engine), "title": job.title} | fields
     return RunStore(home).add(replace(recording, metadata=replace(recording.metadata, **described))).id
 
 
@@ -178,6 +178,35 @@ def test_an_error_too_small_for_percent_is_told_in_bytes(opened: Open, home: Pat
     store(home, replace(JOB, device="cpu"), CAPTURE, 4 * GIB + 96, device={"kind": "cpu", "name": "cpu"})
 
     assert formulas(simulated(opened))["Simulated on GeForce RTX 4090"] == "-96 B"
+
+
+def test_a_search_shows_its_answer_and_what_it_found(opened: Open, home: Path) -> None:
+    on_gpu(home, 4 * GIB)
+    largest = {
+        "what": "batch",
+        "sentences": ["The largest batch that fits is 3.", "At batch 4: it does not fit."],
+        "simulated": [{"value": 3, "verdict": "fits", "peak_reserved_bytes": 22 * GIB}],
+    }
+    found = replace(JOB, workload=replace(JOB.workload, batch=3))
+    recording_id = store(home, found, SIMULATE, 13 * GIB, key=run_key(JOB, LARGEST_BATCH), facts={"largest": largest})
+
+    app = simulated(opened)
+    app.button(key="run_largest_batch").click().run()
+    said = texts(app)
+
+    assert "**The largest batch that fits is 3.**" in said
+    assert "At batch 4: it does not fit." in said
+    assert "**Largest batch that fits: tiny-gpt2" in said
+    assert app.metric[0].value == "21.0 GiB"
+    assert next(frame.value for frame in app.dataframe if "batch" in frame.value)["batch"].tolist() == [3]
+    assert any(recording_id in link.proto.query_string for link in app.get("page_link"))
+    assert not [button for button in app.button if button.key == "run_largest_batch"]
+
+
+def test_how_far_a_simulation_may_be_trusted_is_said(opened: Open, home: Path) -> None:
+    on_gpu(home, 4 * GIB)
+
+    assert "The nearest validated run is" in texts(simulated(opened))
 
 
 def test_what_cannot_be_simulated_is_one_sentence(opened: Open, server: JobManager) -> None:
