@@ -34,7 +34,7 @@ def composition_figure(
     for category in STACK_ORDER:
         if category in categories:
             figure.add_trace(_part(category, categories[category], total, end, colors))
-    figure.update_layout(barmode="stack", showlegend=False, bargap=0, xaxis=byte_axis_layout(byte_axis(end), title))
+    figure.update_layout(barmode="stack", uniformtext={"minsize": 10, "mode": "hide"}, showlegend=False, bargap=0, xaxis=byte_axis_layout(byte_axis(end), title))
     figure.update_xaxes(range=[0, end * (1 if capacity_bytes is None else 1.01)])
     figure.update_yaxes(visible=False, fixedrange=True)
     if capacity_bytes is not None:
@@ -66,7 +66,7 @@ def _part(category: Category, num_bytes: int, total: int, end: int, theme: Theme
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        constraintext="none",
+        constraintext="inside",
         textfont={"color": ink_on(color), "size": 12},
         hovertemplate=f"{category.label}: {format_bytes(num_bytes)} ({100 * share:.1f} %)<br>{exact_bytes(num_bytes)}<extra></extra>",
     )
