@@ -34,9 +34,9 @@ class StaticCache(Optimization):
     formula = "KV cache = 2 x layers x KV heads x head size x bytes x batch x (prompt + new tokens), from the first token on"
     source = "transformers StaticCache: https://huggingface.co/docs/transformers/kv_cache"
     explanation = (
-        "Makes room for the prompt and every new token at the first forward and writes into it. The growing cache copies a layer's keys and "
-        "values for each new token, so that both copies are there for a moment; this one never does, and holds room that a short answer "
-        "never uses."
+        "Makes room for the prompt and every new token at the first forward and writes into it. The growing cache copies a layer's keys "
+        "and values for each new token, so that both copies are there for a moment; this one never does, and holds room that a short "
+        "answer never uses."
     )
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
