@@ -52,9 +52,7 @@ class Lora(Optimization):
             help="Which layers get an adapter: attention's projections, or every linear layer but the output.",
         ),
     )
-    formula = (
-        "trained parameters = rank x (inputs + outputs) a target layer, float32: 16 bytes each with gradient and Adam's state"
-    )
+    formula = "trained parameters = rank x (inputs + outputs) a target layer, float32: 16 bytes each with gradient and Adam's state"
     source = "Hu et al. 2021, https://arxiv.org/abs/2106.09685; peft LoraConfig, dropout 0"
     explanation = (
         "Freezes the model and trains two small matrices beside each target layer. Gradients and optimizer state shrink to those of the "

@@ -40,5 +40,5 @@ def in_place_sum(func: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _is_only_the_engines(tensor: torch.Tensor) -> bool:
-    uses = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # type: ignore[attr-defined]
+    uses = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return tensor._use_count() <= _TENSOR_USES and uses <= _STORAGE_USES and torch.ops.aten.is_non_overlapping_and_dense(tensor)  # type: ignore[attr-defined]

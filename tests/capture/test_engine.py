@@ -13,12 +13,12 @@ from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
 from profiler.capture import window
 from profiler.capture.engine import capture_job
-from profiler.tracing.progress import Progress
 from profiler.errors import CaptureUnavailable, SpecError
 from profiler.models.catalogue import CATALOGUE
 from profiler.models.config import Head
 from profiler.recording import Category, Phase, Recording
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
+from profiler.tracing.progress import Progress
 
 TINY = [name for name, entry in CATALOGUE.items() if entry.tiny]
 ORACLES = ["tiny-gpt2", "tiny-bert", "tiny-llama", "tiny-lstm"]
