@@ -34,7 +34,9 @@ def composition_figure(
     for category in STACK_ORDER:
         if category in categories:
             figure.add_trace(_part(category, categories[category], total, end, colors))
-    figure.update_layout(barmode="stack", uniformtext={"minsize": 10, "mode": "hide"}, showlegend=False, bargap=0, xaxis=byte_axis_layout(byte_axis(end), title))
+    labels = {"minsize": 10, "mode": "hide"}  # one that does not fit is hidden instead of lying over the next
+    layout = {"barmode": "stack", "uniformtext": labels, "showlegend": False, "bargap": 0}
+    figure.update_layout(layout, xaxis=byte_axis_layout(byte_axis(end), title))
     figure.update_xaxes(range=[0, end * (1 if capacity_bytes is None else 1.01)])
     figure.update_yaxes(visible=False, fixedrange=True)
     if capacity_bytes is not None:
