@@ -40,8 +40,8 @@ _MEASURED = {
 _PRODUCT_ROTARY = "transformers before 5.18 computes rotary angles by a product of matrices, which makes the first cuBLAS workspace"
 _KEEPS_CACHE = "peft before 0.20 leaves the allocator's cache as it is after turning what is not quantized into float32"
 _UNORDERED_LOAD = (
-    "The load is not the same twice: after it, runs of one model on this card differ by up to 8 MiB in slack, and runs of one setting by "
-    "1.5 % in what they reserve. Modelled is the order of the weights' names, one weight after another."
+    "The load is not the same twice: after it, recorded runs of one model on this card differ by up to 8 MiB in slack, and runs of one "
+    "setting by 1.5 % in what they reserve; why is not known. Modelled is one weight after another, in the order of their names."
 )
 
 
@@ -143,11 +143,13 @@ def _loaded_in_4_bits(run: Run, simulation: Simulation, keeps_cache: bool) -> An
     num_bytes = sum(weight.numel() // 2 if name in quantized else weight.nbytes for name, weight in weights)
     torch.empty(num_bytes // 2, dtype=torch.float16, device=device)
     for name, weight in weights:
-        module = name.rpartition(".")[0]
+        path, _, kind = name.rpartition(".")
+        module = model.get_submodule(path)
         if name in quantized:
-            model.set_submodule(module, Nf4Linear(model.get_submodule(module), device, torch.float16))
+            model.set_submodule(path, Nf4Linear(module, device, torch.float16))
         else:
-            weight.data = weight.data.to(device)
+            setattr(module, kind, nn.Parameter(weight.detach().to(device)))
+    model.tie_weights()
     model.to(device)  # the buffers
     prepare_for_training(model)
     if not keeps_cache:
