@@ -31,7 +31,8 @@ def forget(files: Iterable[UploadedFile]) -> None:
     """Free the memory of uploaded files, which Streamlit otherwise keeps for as long as their page is open; they cannot be read again."""
     context = get_script_run_ctx()
     manager = runtime.get_instance().uploaded_file_mgr if runtime.exists() else None
+    if context is None or not isinstance(manager, MemoryUploadedFileManager):
+        return  # no server, no files of its own
     for file in files:
         file.close()
-        if context is not None and isinstance(manager, MemoryUploadedFileManager):
-            manager.remove_file(context.session_id, file.file_id)
+        manager.remove_file(context.session_id, file.file_id)
