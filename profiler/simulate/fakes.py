@@ -23,6 +23,10 @@ _DECIDED_BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_
 _DECIDED_BY_STORAGE = frozenset(f"aten::{name}" for name in ("as_strided", "set_", "resize_", "lift", "lift_fresh", "lift_fresh_copy"))
 """Operators that look at the size of a storage, or at tensors that are not fake yet."""
 _VALUES = (int, float, bool, type(None))
+_ELEMENTWISE = frozenset(
+    ("abs", "add", "addcdiv", "addcmul", "div", "lerp", "maximum", "mul", "neg", "reciprocal", "sign", "sqrt", "sub", "zero")
+)
+"""Operators on lists of tensors, without ``_foreach_``, whose result is laid out as the lists are."""
 
 
 class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
@@ -45,6 +49,10 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
             return self.dispatch(func, types, args, kwargs)
         recipe = self._recipes.get(key)
         if recipe is not None:
+            return recipe(args)
+        recipe = self._recipe_of_lists(func, args) if _is_elementwise(func) else None
+        if recipe is not None:
+            self._recipes[key] = recipe
             return recipe(args)
         result = self.dispatch(func, types, args, kwargs)
         recipe = self._recipe(args, kwargs, result)
@@ -83,6 +91,21 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
             else:
                 parts += (kind, value)  # the kind too: 1, 1.0 and True are equal, and give other results
         return True
+
+    def _recipe_of_lists(self, func: Any, args: Sequence[Any]) -> _Recipe | None:
+        """Return how to make what an operator makes of lists, element by element; None where the elements are not alike.
+
+        Torch works it out anew for every parameter of a model, which for an optimizer's first step takes longer than a forward.
+        """
+        lists = [[_Look.of(tensor) for tensor in arg] for arg in args if type(arg) in (list, tuple) and arg and type(arg[0]) is FakeTensor]
+        if not lists or type(args[0]) not in (list, tuple) or any(type(arg) is FakeTensor and arg.dim() for arg in args):
+            return None
+        first = lists[0]
+        if any(len(looks) != len(first) or not all(map(_Look.is_like, looks, first)) for looks in lists[1:]):
+            return None
+        if not all(look.dtype.is_floating_point and tensor.is_contiguous() for look, tensor in zip(first, args[0], strict=True)):
+            return None
+        return partial(_value, None) if func._schema.is_mutable else partial(_several, list, self._new, first)
 
     def _recipe(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> _Recipe | None:
         """Return how to make such a result; None where no form fits."""
@@ -143,6 +166,10 @@ class _Look(NamedTuple):
     def of(cls, tensor: FakeTensor) -> _Look:
         return cls(tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, tensor.fake_device)
 
+    def is_like(self, other: _Look) -> bool:
+        """Tell whether two tensors are laid out alike, wherever they begin."""
+        return self._replace(offset=0) == other._replace(offset=0)
+
 
 def _value(value: Any, args: Sequence[Any]) -> Any:
     return value
@@ -168,6 +195,13 @@ def _is_plain(func: Any) -> bool:
 def _is_foreach(func: Any) -> bool:
     """Tell whether an operator takes lists of tensors; its numbers change from step to step and decide no shape."""
     return bool(func._schema.name.startswith("aten::_foreach_"))
+
+
+@cache
+def _is_elementwise(func: Any) -> bool:
+    """Tell whether an operator takes lists of tensors, and makes of their elements what is laid out as they are."""
+    name: str = func._schema.name.removeprefix("aten::_foreach_").removesuffix("_")
+    return _is_foreach(func) and name in _ELEMENTWISE
 
 
 def _is_plain_fake(value: Any) -> bool:

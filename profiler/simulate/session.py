@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +39,8 @@ from profiler.tracing.session import Session
 _CPU_TICK_NS = 1000
 _GPU_TICK_NS = 1
 """Beside the time that operators are estimated to take, nothing."""
+_COLLECT_AFTER = 10_000
+"""New objects between two collections of Python's garbage: a simulation makes many more of them than the program that it runs."""
 
 
 class Simulation(Session):
@@ -66,7 +70,7 @@ class Simulation(Session):
         super().__init__(path, described, self._pages, Converter(0, 0))
         self._host = HostMemory()
         self._device: DeviceMemory | None = None
-        self._modes: list[AbstractContextManager[Any]] = [patches.in_place(), LeanFakeTensorMode()]
+        self._modes: list[AbstractContextManager[Any]] = [_collected_seldom(), patches.in_place(), LeanFakeTensorMode()]
         kernels = cpu_kernels(self._host, self._pages)
         if gpu is not None:
             self._device = DeviceMemory(self._pages.on_segment)
@@ -164,3 +168,13 @@ class Simulation(Session):
         if device.type == "meta":
             return None
         return self._device if self._device is not None and device == GPU_DEVICE else self._host
+
+
+@contextmanager
+def _collected_seldom() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(_COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

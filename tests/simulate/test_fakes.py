@@ -43,6 +43,10 @@ CALLS: dict[str, Callable[[], Any]] = {
     "lists": lambda: torch._foreach_mul([a(3), a(4, 2)], [1.5, 2.5]),
     "written to": lambda: a(3).add_(1),
     "lists written to": lambda: torch._foreach_add_([a(3), a(4)], 1.0),
+    "lists of unlike elements": lambda: torch._foreach_add([a(3), a(2, 1)], [a(3), a(2, 2)]),
+    "lists of other dtypes": lambda: torch._foreach_mul([a(3), a(2, dtype=torch.int64)], 0.5),
+    "lists of views": lambda: torch._foreach_sqrt([a(4, 3).t(), a(6)[2:4]]),
+    "lists and lists": lambda: torch._foreach_addcdiv([a(3), a(2, 2)], [a(3), a(2, 2)], [a(3), a(2, 2)], [1.0, 2.0]),
     "complex": lambda: torch.complex(a(3), a(3)).conj() * 2,
     "a number": lambda: torch.ops.aten.numel.default(a(3, 4)),
     "indexed": lambda: a(9, 4)[torch.zeros(5, dtype=torch.int64)],
@@ -109,6 +113,8 @@ def test_an_error_is_raised_however_often_a_like_call_went_well(mode: LeanFakeTe
         a(3) + a(4)
     with pytest.raises(RuntimeError, match="device"):
         a(3) + a(3, device=OTHER)
+    with pytest.raises(RuntimeError, match="same number|same length"):
+        torch._foreach_add_([a(3), a(3)], [a(3)])
 
 
 def test_numbers_that_are_equal_and_of_other_kinds_are_told_apart(mode: LeanFakeTensorMode) -> None:
