@@ -53,7 +53,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("train.py").write_text(TRAINING, encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document, "python")], ids=name)
+def simulates(document: Path) -> bool:
+    return "profiler.simulate(" in "".join(blocks(document, "python"))
+
+
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if simulates(document)], ids=name)
+def test_the_python_examples_simulate_a_training(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(document, "python"):
+        exec(compile(block, str(document), "exec"), {"LanguageModel": LanguageModel})
+
+    assert capsys.readouterr().out.startswith("It fits on GeForce RTX 4090: ")
+    assert summarize(read_recording("mine.headroom"))["categories_at_peak"]["PARAMETER"] == 4 * 16 * 8
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d, "python") and not simulates(d)], ids=name)
 def test_the_python_examples_record_a_training(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = LanguageModel()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -73,10 +86,12 @@ def test_the_python_examples_record_a_training(document: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if blocks(document, "sh")], ids=name)
 def test_the_commands_run_one_after_another(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    for block in blocks(document, "yaml"):
+        Path(block.split()[1]).write_text(block, encoding="utf-8")
 
     for command in commands:
         words = shlex.split(command, comments=True)
         assert words[:3] == ["python", "-m", "profiler"], command
         assert main(words[3:]) == 0, (command, capsys.readouterr().err)
 
-    assert Path("train.headroom").exists()
+    assert Path("train.headroom").exists() == any(" record train.py" in command for command in commands)

@@ -55,6 +55,10 @@ def _compare(run: Run) -> Comparison:
         from benchmarks.gpu_runs import phases
 
         return phases.compare(run)
+    if "job" in run:
+        from benchmarks.gpu_runs import jobs
+
+        return jobs.compare(run)
     return steps.compare(run)
 
 

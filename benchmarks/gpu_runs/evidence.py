@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, model_type
-from profiler.planner.validated import TABLE
+from profiler.planner.validated import TABLE, traits_of
+from profiler.spec import Job
 
 _PRECISIONS = {"pure_bf16": "bfloat16", "bf16": "bfloat16", "amp_bf16_fp32_weights": "amp", "fp16": "float16", "fp32": "float32"}
 _WORKLOADS = {"inference_prefill": "prefill", "train": "train"}
@@ -15,7 +17,7 @@ _WORKLOADS = {"inference_prefill": "prefill", "train": "train"}
 def write(comparisons: list[Comparison], source: str) -> None:
     """Replace the table's rows of a source by those of its comparisons."""
     kept = [row for row in json.loads(TABLE.read_text(encoding="utf-8")) if row["source"] != source] if TABLE.exists() else []
-    rows = kept + [_row(comparison, source) for comparison in comparisons]
+    rows = kept + [_row(comparison, source) for comparison in comparisons if comparison.run["gpu"] != "cpu"]
     TABLE.write_text(json.dumps(sorted(rows, key=lambda row: str(row["id"])), indent=1) + "\n", encoding="utf-8")
 
 
@@ -31,6 +33,8 @@ def _row(comparison: Comparison, source: str) -> dict[str, Any]:
 
 def _traits(run: Run) -> dict[str, str]:
     gpu = gpu_of(run)
+    if "job" in run:
+        return traits_of(replace(Job.from_json(run["job"]), device=gpu.name), gpu.architecture, run["versions"])
     name = run["model"].rpartition("/")[2]
     return {
         "model": name,

@@ -103,7 +103,7 @@ def nearest_run(job: Job, architecture: str, versions: dict[str, str]) -> Neares
         architecture: of that GPU.
         versions: of the libraries that it was simulated with.
     """
-    here = _traits(job, architecture, versions)
+    here = traits_of(job, architecture, versions)
     return min((_difference(run, here) for run in evidence()), key=lambda found: sum(_WEIGHTS[name] for name in found.differs))
 
 
@@ -112,7 +112,8 @@ def _difference(run: Evidence, here: dict[str, str]) -> Nearest:
     return Nearest(evidence=run, differs=differs)
 
 
-def _traits(job: Job, architecture: str, versions: dict[str, str]) -> dict[str, str]:
+def traits_of(job: Job, architecture: str, versions: dict[str, str]) -> dict[str, str]:
+    """Return what runs are compared by; the arguments are those of `nearest_run`."""
     job = validate(job)
     toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
     return {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu_runs.__main__ import main as predict
 from profiler.spec import Job, Model, Workload
 from tests.cli.conftest import Run
 
@@ -57,3 +58,16 @@ def test_the_default_jobs_are_simulated_to_the_byte_but_for_known_ones(run: Run)
     results = json.loads(out)
     assert code == 0, [(result["title"], result["largest_difference_bytes"]) for result in results]
     assert len(results) == 7
+
+
+def test_what_was_recorded_is_predicted_by_the_benchmark_of_recorded_runs(run: Run, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = [{"model": {"name": "tiny-lstm"}, "workload": {"batch": 1, "seq": 8, "steps": 1}}]
+    (here / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+    assert run("validate", here / "jobs.json", "--record", here / "truth.json").code == 0
+
+    assert predict([str(here / "truth.json"), "--json"]) == 0
+
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["weights_diff_bytes"] == 0
+    assert abs(row["peak_diff_bytes"]) <= 100
+    assert row["explanation"] == ""
