@@ -61,6 +61,8 @@ class Lora(Optimization):
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Put adapters beside the target layers of the built model."""
+        import peft  # noqa: F401  # what it keeps in globals exists before the run, and is no part of it
+
         rank, alpha, targets = int(options["rank"]), int(options["alpha"]), str(options["targets"])
         setup.transforms.append(lambda model: _adapted(model, rank, alpha or rank, targets))
 
