@@ -4,9 +4,9 @@ Recipe, from docs/source/performance.mdx of transformers 4.16 (January 2022, PyT
 `Trainer`'s loop with its defaults (gradients clipped to 1 and set to zero, not to None), its own AdamW or Adafactor; the card's memory is
 read from nvidia-smi. Ours is the peak that the allocator's model reserves, plus the 1343 MiB that the guide gives for the context.
 
-What these versions did otherwise than today's: softmax kept its input for backward (until PyTorch 1.11,
-`pytorch/pytorch#68812`-era ``_softmax_backward_data`` took ``self``), BERT added a float32 mask of zeros to the scores of every layer, and
-checkpoints were reentrant.
+What these versions did otherwise than today's: softmax kept its input for backward, until PyTorch 1.11 (``_softmax_backward_data`` took it,
+tools/autograd/derivatives.yaml; transformers' own pytorch_utils.py told the two apart); BERT divided the scores and added a float32 mask of
+zeros to them in every layer (models/bert/modeling_bert.py, BertSelfAttention), and checkpoints were reentrant.
 """
 
 from __future__ import annotations
