@@ -38,5 +38,7 @@ def upload() -> None:
         job_form.fill(replace(job, workload=steps), engine)
         session.remember(_READ, file.file_id)
         session.remember(_NOTES, notes)
-    st.caption("The form below shows one step of it. What was assumed, and what is left out:")
-    st.text("\n".join(session.recall(_NOTES, ())))  # as it is: the sentences quote the file, and Markdown could fetch pictures
+    told: tuple[str, ...] = session.recall(_NOTES, ())
+    st.caption("The form below shows one step of it." + (" What was assumed, and what is left out:" if told else ""))
+    if told:
+        st.text("\n".join(told))  # as it is: the sentences quote the file, and Markdown could fetch pictures
