@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.published.__main__ import DEFAULT_FILE, main
+from benchmarks.published.__main__ import DEFAULT_FILE, case_names, main
 from benchmarks.published.cases.llm_c import activation_bytes
 from benchmarks.published.table import EXACT, PRINTED, TRUNCATED, Printed, Published, Row, Tolerance
 
@@ -96,16 +96,49 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
     assert "absent.json is not there. Name a published.json." in capsys.readouterr().err
 
 
-def test_every_claim_of_the_shared_file_holds(capsys: pytest.CaptureFixture[str]) -> None:
+ESTIMATED = ["deepspeed", "kv_cache", "llm_c", "lora", "megatron", "optimizers", "weights", "zero"]
+SIMULATED = ["bert_large", "inference", "liger"]
+
+
+def rows_of_the_shared_file(names: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
     if not DEFAULT_FILE.is_file():
         reason = "the shared data are not beside this checkout"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    estimated = ["deepspeed", "kv_cache", "llm_c", "lora", "megatron", "optimizers", "weights", "zero"]
-    code = main([str(DEFAULT_FILE), "--json", *(word for name in estimated for word in ("--only", name))])
-    rows = json.loads(capsys.readouterr().out)
+    code = main([str(DEFAULT_FILE), "--json", *(word for name in names for word in ("--only", name))])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_every_case_is_estimated_or_simulated() -> None:
+    assert sorted(ESTIMATED + SIMULATED) == case_names()
+
+
+def test_every_claim_of_the_shared_file_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    code, rows = rows_of_the_shared_file(ESTIMATED, capsys)
     assert [row for row in rows if not row["holds"] and not row["wrong_as_printed"]] == []
     assert code == 0
     assert len(rows) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
+def test_every_simulated_claim_of_the_shared_file_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    code, rows = rows_of_the_shared_file(SIMULATED, capsys)
+    assert [row for row in rows if not row["holds"]] == []
+    assert code == 0
+    assert len(rows) > 40
+    assert {row["provenance"] for row in rows} == {"simulated"}
+
+
+def test_an_operator_of_liger_is_simulated_to_the_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, width = 4096, 2048
+    numbers = 5 * 4 * rows * width  # the input, the result, its gradient, and the input's gradient, kept and new
+    parameters = (4 + 4) * 4 * width  # weights and biases of two layers, and one's gradients, kept and new
+    statistics = 2 * 4 * rows
+    config = {"M": rows, "N": width, "dtype": "torch.float32", "eps": 1e-6, "gpu": "NVIDIA A100-SXM4-80GB"}
+    path = write(tmp_path / "p.json", entry("liger-layer_norm-huggingface-full-N2048", 160.09375) | {"config": config})
+    assert main([path, "--only", "liger", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["ours"] * 2**20, row["provenance"]) == (numbers + parameters + statistics, "simulated")
 
 
 def test_a_row_shows_its_error_as_a_share_of_the_published() -> None:
