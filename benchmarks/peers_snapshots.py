@@ -74,7 +74,7 @@ def main() -> None:
 def measure(path: Path, folder: Path, pt_snap: Path | None, repeats: int) -> dict[str, Any]:
     """Return the seconds of each way for one file."""
     path = path.resolve()
-    num_events = sum(len(history) for history in read_snapshot(path, stacks=False).devices)
+    num_events = sum(len(history) for history in read_snapshot(path, for_replay=True).devices)
     out = folder / "out.headroom"
     ways: dict[str, Callable[[], Any]] = {
         "read_and_replay": lambda: _read_and_replay(path),
@@ -92,7 +92,7 @@ def measure(path: Path, folder: Path, pt_snap: Path | None, repeats: int) -> dic
 
 
 def _read_and_replay(path: Path) -> None:
-    for device in replayable(read_snapshot(path, stacks=False)):
+    for device in replayable(read_snapshot(path, for_replay=True)):
         replay(device.trace, device.config, start=device.start, take_retries=True)
 
 

@@ -47,7 +47,7 @@ def measure(path: Path, repeats: int = 5) -> list[dict[str, Any]]:
     seconds = float("inf")
     for _ in range(repeats):
         began = time.process_time()
-        devices = replayable(read_snapshot(path, stacks=False))
+        devices = replayable(read_snapshot(path, for_replay=True))
         free = [replay(device.trace, device.config, start=device.start, take_retries=True) for device in devices]
         seconds = min(seconds, time.process_time() - began)
     num_events = sum(len(device.trace) for device in devices)

@@ -18,7 +18,7 @@ import numpy as np
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.sizes import SMALL_BYTES, SMALL_SEGMENT_BYTES, round_size
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
-from profiler.allocator.trace import Kind, Trace
+from profiler.allocator.trace import Column, Kind, Trace
 from profiler.errors import FormatError
 
 _UNKNOWN = 0
@@ -49,19 +49,22 @@ def undo(trace: Trace, final: State, config: AllocatorConfig | None = None) -> S
     Raises:
         FormatError: history and segments contradict each other.
     """
-    untouched, touched = _by_touch(trace, final)
+    about_blocks = np.flatnonzero(trace.kind <= Kind.FREE_COMPLETED)
+    keys, places = np.unique(trace.key[about_blocks], return_index=True)
+    untouched, touched = _by_touch(np.concatenate([keys, trace.key[trace.kind > Kind.FREE_COMPLETED]]), final)
     ranges: list[_Range | SegmentState] = sorted([*untouched, *_ranges_at_start(trace, touched)], key=_address)
     _refuse_overlaps(ranges)
-    blocks = _Blocks(trace, touched, config or AllocatorConfig())
+    blocks = _Blocks(trace, keys, about_blocks[places], touched, config or AllocatorConfig())
     states = [found if isinstance(found, SegmentState) else blocks.state_of(found) for found in ranges]
     return with_range_addresses(states, trace)
 
 
-def _by_touch(trace: Trace, final: State) -> tuple[list[SegmentState], list[SegmentState]]:
+def _by_touch(keys: Column, final: State) -> tuple[list[SegmentState], list[SegmentState]]:
     """Return the segments that no row is about, which were there at the start just as they are, and the others."""
-    keys = np.sort(trace.key)
-    first = np.searchsorted(keys, [segment.address for segment in final])
-    behind = np.searchsorted(keys, [segment.end for segment in final])
+    keys = np.sort(keys)
+    address = np.array([segment.address for segment in final], np.int64)
+    first = np.searchsorted(keys, address)
+    behind = np.searchsorted(keys, address + np.array([segment.bytes for segment in final], np.int64))
     same: tuple[list[SegmentState], list[SegmentState]] = ([], [])
     for segment, is_touched in zip(final, (first != behind).tolist(), strict=True):
         same[is_touched or segment.is_expandable].append(segment)
@@ -73,15 +76,14 @@ class _Blocks:
 
     Args:
         trace: the history.
+        keys: of the blocks that the history is about, in order.
+        first: for each the first row about it.
         final: the segments at the end that the history is about.
         config: the settings that were in force.
     """
 
-    def __init__(self, trace: Trace, final: list[SegmentState], config: AllocatorConfig) -> None:
+    def __init__(self, trace: Trace, keys: Column, first: Column, final: list[SegmentState], config: AllocatorConfig) -> None:
         self._config = config
-        about_blocks = np.flatnonzero(trace.kind <= Kind.FREE_COMPLETED)
-        keys, places = np.unique(trace.key[about_blocks], return_index=True)
-        first = about_blocks[places]
         self._keys: list[int] = keys.tolist()
         self._first: list[int] = first.tolist()
         seen = set(self._keys)

@@ -78,6 +78,7 @@ class HistoryColumns:
 
     def __init__(self, stacks: Stacks) -> None:
         self._stacks = stacks
+        self._texts = (*LABELS, "pool_id") if stacks.wanted else ()  # what needs no stacks needs no texts either
         self._parts: list[tuple[Array, ...]] = []
         self._label_codes: dict[str, list[Array]] = {}
         self._label_names: dict[str, dict[Any, int]] = {}
@@ -95,13 +96,15 @@ class HistoryColumns:
         """
         if not batch:
             return
-        if set(map(type, batch)) != {dict}:
-            raise FormatError(f"event {self._num_events:,} is not a dictionary. Record the snapshot again.")
+        try:
+            names = column(batch, "action")
+        except (TypeError, AttributeError):
+            raise FormatError(f"event {self._num_events:,} or one behind it is not a dictionary. Record the snapshot again.") from None
         self.keys |= {key for key in batch[0] if type(key) is str}
-        actions = self._actions(column(batch, "action"))
+        actions = self._actions(names)
         numbers = [self._numbers(column(batch, name), name, limit) for name, limit in _NUMBERS]
         stacks = self._stacks.numbers(column(batch, "frames") if self._stacks.wanted else [None] * len(batch))
-        for name in (*LABELS, "pool_id"):
+        for name in self._texts:
             if name in self._label_codes or name in batch[0] or name in batch[-1]:
                 self._labels(name, column(batch, name))
         for row in np.flatnonzero(actions == ACTION_CODES["oom"]).tolist():
@@ -133,23 +136,23 @@ class HistoryColumns:
 
     def _actions(self, column: list[Any]) -> Array:
         try:
-            codes = [ACTION_CODES[action] for action in column]
+            return np.frombuffer(bytes([ACTION_CODES[action] for action in column]), np.int8)
         except (KeyError, TypeError):
             if set(map(type, column)) != {str}:
                 raise FormatError(f"{self._where(column, str)} has no action. Record the snapshot again.") from None
-            codes = [ACTION_CODES.get(action, UNKNOWN_ACTION) for action in column]
-        return np.fromiter(codes, np.int8, len(codes))
+            return np.array([ACTION_CODES.get(action, UNKNOWN_ACTION) for action in column], np.int8)
 
     def _numbers(self, column: list[Any], name: str, limit: int) -> Array:
         try:
-            values = np.frombuffer(_packed(column), np.int64)
+            values = packed(column)
         except TypeError:
             raise self._no_whole_number(column, name) from None
         except OverflowError:
             raise FormatError(f"an event from {self._num_events:,} on has a {name} over 64 bits. Record the snapshot again.") from None
-        if values.min() <= 1 and bool in set(map(type, column)):  # packed as 1 and 0
+        least = values.min()
+        if least <= 1 and bool in set(map(type, column)):  # packed as 1 and 0
             raise self._no_whole_number(column, name)
-        if values.min() < NOT_GIVEN or values.max() > limit:
+        if least < NOT_GIVEN or values.max() > limit:
             wrong = self._num_events + int(np.argmax((values < NOT_GIVEN) | (values > limit)))
             raise FormatError(f"event {wrong:,} has an impossible {name}; 0 to {limit:,} is allowed. Record the snapshot again.")
         return values
@@ -187,12 +190,18 @@ class HistoryColumns:
 _NUMBERS = (("addr", MAX_NUMBER), ("size", MAX_BYTES), ("stream", MAX_NUMBER), ("time_us", MAX_NUMBER))
 
 
-def _packed(column: list[Any]) -> array[int]:
-    """Return whole numbers side by side, `NOT_GIVEN` for None; a TypeError tells that there are others."""
+def packed(column: list[Any]) -> Array:
+    """Return whole numbers side by side, `NOT_GIVEN` for None.
+
+    Raises:
+        TypeError: there is something else.
+        OverflowError: one is over 64 bits.
+    """
     try:
-        return array("q", column)
+        numbers = array("q", column)
     except TypeError:
-        return array("q", [NOT_GIVEN if value is None else value for value in column])
+        numbers = array("q", [NOT_GIVEN if value is None else value for value in column])
+    return np.frombuffer(numbers, np.int64)
 
 
 def _is_nothing(value: Any) -> bool:

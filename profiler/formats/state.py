@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate, pairwise, repeat
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from profiler.allocator.state import BlockStatus
 from profiler.errors import FormatError
-from profiler.formats.history import MAX_BYTES, MAX_NUMBER, column
+from profiler.formats.history import MAX_BYTES, MAX_NUMBER, NOT_GIVEN, Array, column, packed
 from profiler.formats.stacks import Stacks
 from profiler.units import MIB
 
@@ -114,7 +116,7 @@ def read_segments(rows: list[Any], stacks: Stacks) -> list[Segment]:
         [value is True for value in table.column("is_expandable")],
         _blocks(lists, addresses, sizes, stacks),
     )
-    return list(map(Segment, *columns))
+    return list(map(Segment._make, zip(*columns, strict=True)))
 
 
 def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int], stacks: Stacks) -> list[tuple[FinalBlock, ...]]:
@@ -138,24 +140,26 @@ def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int
         [_STATUS_OF_STATE[state] for state in states],
         stacks.numbers(table.column("frames")).tolist(),
     )
-    blocks = list(map(FinalBlock, *columns))
-    found = [tuple(blocks[start:end]) for start, end in pairwise(starts)]
-    for place, (inside, address, num_bytes) in enumerate(zip(found, addresses, sizes, strict=True)):
-        if not _fits(inside, address, num_bytes):
-            raise FormatError(
-                f"{_segment_name(place)}: a block lies outside of its segment of {num_bytes:,} bytes. Record the snapshot again."
-            )
-    return found
+    places = list(pairwise(starts))
+    overfull = {segment for segment, (first, end) in enumerate(places) if sum(block_bytes[first:end]) > sizes[segment]}
+    wrong = overfull | _with_blocks_outside(np.repeat(np.arange(len(lists)), np.diff(starts)), columns[0], block_bytes, addresses, sizes)
+    if wrong:
+        segment = min(wrong)
+        raise FormatError(
+            f"{_segment_name(segment)}: a block lies outside of its segment of {sizes[segment]:,} bytes. Record the snapshot again."
+        )
+    blocks = list(map(FinalBlock._make, zip(*columns, strict=True)))
+    return [tuple(blocks[first:end]) for first, end in places]
 
 
-def _fits(blocks: tuple[FinalBlock, ...], address: int | None, num_bytes: int) -> bool:
-    """Return whether blocks lie inside of a segment."""
-    left = num_bytes
-    for start, size, *_ in blocks:
-        left -= size
-        if start is not None and address is not None and not 0 <= start - address <= num_bytes - size:
-            return False
-    return left >= 0
+def _with_blocks_outside(
+    owner: Array, starts: list[int | None], block_bytes: list[int], addresses: list[int | None], sizes: list[int]
+) -> set[int]:
+    """Return the segments with a block that does not lie inside of them; ``owner`` is each block's segment."""
+    start, base = packed(starts), packed(addresses)[owner]
+    room = packed(sizes)[owner] - packed(block_bytes)
+    outside = (start != NOT_GIVEN) & (base != NOT_GIVEN) & ((start < base) | (start - base > room))
+    return set(owner[outside].tolist())
 
 
 def _with_request(row: dict[Any, Any]) -> dict[Any, Any]:
