@@ -9,6 +9,7 @@ from profiler.models.config import ConfigFacts
 
 ATTENTION_TARGETS = ("q_proj", "v_proj")
 """What the paper adapts."""
+ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def lora_num_parameters(linears: Iterable[tuple[int, int]], rank: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 from profiler.errors import SpecError
 from profiler.estimate.activations import activation_bytes, loss_bytes
@@ -10,6 +12,8 @@ from profiler.estimate.result import Estimate, Part
 from profiler.estimate.states import StateEstimate, estimate_states
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts
+from profiler.optimizations.activations import ACTIVATIONS, checkpointed_every
+from profiler.optimizations.adapters import ADAPTERS
 from profiler.optimizations.optimizers import OPTIMIZER, TorchOptimizer
 from profiler.optimizations.precision import PRECISION, Precision
 from profiler.optimizations.registry import REGISTRY, chosen, validate
@@ -17,7 +21,7 @@ from profiler.recording import Category
 from profiler.spec import Job, WorkloadKind, ZeroGrad
 
 _SOURCE = "https://arxiv.org/abs/2205.05198"
-_KNOWN_FAMILIES = (PRECISION, OPTIMIZER)
+_KNOWN_FAMILIES = (PRECISION, OPTIMIZER, ADAPTERS, ACTIVATIONS)
 _ALWAYS = "Buffers, workspaces and the allocator's rounding come on top."
 
 Parts = dict[Part, int]
@@ -29,7 +33,8 @@ def own_estimate(num_parameters: int, job: Job) -> Estimate:
     Training has four: forward ends, backward begins (activations, logits, log-probabilities and the gradients of both), backward ends
     (all gradients), the optimizer's step (its temporaries: one copy of the parameters with foreach, two of the largest tensor with
     for-loop). States are exact from the parameter count (`profiler.estimate.states`); activations are counted by operator
-    (`profiler.estimate.activations`). Inference is weights, KV cache and the prompt's logits.
+    (`profiler.estimate.activations`); of a checkpointed layer its input, and one layer whole while backward makes it again (Chen et al.
+    2016, https://arxiv.org/abs/1604.06174). Inference is weights, KV cache and the prompt's logits.
 
     Args:
         num_parameters: with tied weights counted once.
@@ -65,8 +70,16 @@ def _training_parts(states: StateEstimate, job: Job) -> tuple[Parts, str]:
 
 def _activations(facts: ConfigFacts, job: Job) -> int:
     micro_batch = job.workload.batch // job.workload.micro_batches
-    itemsize = chosen(job, Precision)[0].product_itemsize
-    return activation_bytes(facts, batch=micro_batch, seq=job.workload.seq, itemsize=itemsize, on_cpu=job.device == "cpu")
+    itemsize, seq = chosen(job, Precision)[0].product_itemsize, job.workload.seq
+    count = partial(activation_bytes, batch=micro_batch, seq=seq, itemsize=itemsize, on_cpu=job.device == "cpu")
+    whole, every = count(facts), checkpointed_every(job)
+    if every is None or facts.num_layers < 2:
+        return whole
+    around_and_one = count(replace(facts, num_layers=1))
+    layer = (whole - around_and_one) // (facts.num_layers - 1)
+    num_checkpointed = -(-facts.num_layers // every)
+    inputs = num_checkpointed * micro_batch * seq * facts.hidden_size * itemsize
+    return around_and_one + (facts.num_layers - num_checkpointed) * layer + inputs
 
 
 def _instants(states: StateEstimate, job: Job, facts: ConfigFacts, activations: int) -> Iterator[Parts]:
@@ -97,8 +110,8 @@ def _optimizer_temporary_bytes(states: StateEstimate, job: Job, facts: ConfigFac
     arguments = optimizer.arguments(options, job)
     if optimizer.num_state_copies(options) != 2 or arguments.get("fused"):
         return 0
-    if arguments.get("foreach"):
-        return states.weights_bytes
+    if arguments.get("foreach") or states.gradients_bytes < states.weights_bytes:
+        return states.gradients_bytes  # of the trained parameters; adapters are small, so for a loop it is more than enough
     return 2 * facts.vocab_size * facts.hidden_size * chosen(job, Precision)[0].itemsize
 
 

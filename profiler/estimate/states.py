@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from profiler.estimate.activations import logits_bytes
+from profiler.errors import SpecError
+from profiler.estimate.activations import FLOAT32_BYTES, logits_bytes
+from profiler.estimate.blocks import block_of
 from profiler.estimate.kv_cache import dynamic_cache_bytes
+from profiler.estimate.lora import ATTENTION_PROJECTIONS, adapter_num_parameters
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts, Head
+from profiler.optimizations.adapters import ALL_LINEAR, lora_options
 from profiler.optimizations.optimizers import TorchOptimizer
 from profiler.optimizations.precision import Precision
 from profiler.optimizations.registry import chosen
@@ -24,9 +28,9 @@ class StateEstimate:
     """Bytes that closed formulas predict for a run."""
 
     weights_bytes: int
-    """Parameters x bytes of the dtype."""
+    """Parameters x bytes of the dtype; adapters count with their float32."""
     gradients_bytes: int
-    """As the weights, in training: every parameter's ``.grad`` at the end of backward."""
+    """As the trained weights: every trained parameter's ``.grad`` at the end of backward."""
     optimizer_state_bytes: int
     """Numbers that the optimizer keeps for each parameter, in the parameter's dtype; step counters (4 bytes a tensor) are left out."""
     logits_bytes: int
@@ -41,9 +45,10 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     """Return what the job's run needs at least, without its activations.
 
     Training, per parameter of ``b`` bytes: ``b`` weights + ``b`` gradients + ``b * k`` optimizer state, with ``k`` = 2 for Adam, 1 for SGD
-    with momentum, 0 for SGD. In float32 with Adam 16 bytes, as in ZeRO (Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054, section
-    3.1), whose 16 are split differently (2 + 2 + 12) because it trains in mixed precision. The logits are added because the outputs are
-    alive until backward has ended, when all gradients exist. From the second step on that instant also has the optimizer's state.
+    with momentum, 0 for SGD. With LoRA only its adapters count so, in float32; the rest is weights alone. In float32 with Adam 16 bytes, as
+    in ZeRO (Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054, section 3.1), whose 16 are split differently (2 + 2 + 12) because
+    it trains in mixed precision. The logits are added because the outputs are alive until backward has ended, when all gradients exist.
+    From the second step on that instant also has the optimizer's state.
 
     Inference: weights + KV cache, ``2 * layers * kv_heads * head_dim * b`` a token (Pope et al. 2022, https://arxiv.org/abs/2211.05102,
     section 3.3), and the prompt's logits in the forward over the prompt.
@@ -60,19 +65,33 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     facts, workload = facts_of(job.model), job.workload
     if workload.kind is not WorkloadKind.TRAIN:
         return _estimate_inference(weights_bytes, facts, workload, itemsize)
+    trained_bytes = weights_bytes
+    rank_and_targets = lora_options(job)
+    if rank_and_targets is not None:
+        trained_bytes = _adapter_bytes(facts, *rank_and_targets)
+        weights_bytes += trained_bytes
     optimizer, options = chosen(job, TorchOptimizer)
-    state_bytes = weights_bytes * optimizer.num_state_copies(options)
+    state_bytes = trained_bytes * optimizer.num_state_copies(options)
     held_logits_bytes = logits_bytes(workload.batch // workload.micro_batches * workload.seq, facts.vocab_size, itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
     beside_gradients = state_bytes + held_logits_bytes if several_steps else max(state_bytes, held_logits_bytes)
     return StateEstimate(
         weights_bytes=weights_bytes,
-        gradients_bytes=weights_bytes,
+        gradients_bytes=trained_bytes,
         optimizer_state_bytes=state_bytes,
         logits_bytes=held_logits_bytes,
         kv_cache_bytes=0,
-        lower_bound_bytes=2 * weights_bytes + beside_gradients,
+        lower_bound_bytes=weights_bytes + trained_bytes + beside_gradients,
     )
+
+
+def _adapter_bytes(facts: ConfigFacts, rank: int, targets: str) -> int:
+    """Return the bytes of LoRA's adapters; 0, which keeps the bound a lower one, where the model's layers are not known."""
+    try:
+        names = block_of(facts).linears if targets == ALL_LINEAR else ATTENTION_PROJECTIONS
+        return adapter_num_parameters(facts, rank, names) * FLOAT32_BYTES
+    except SpecError:
+        return 0
 
 
 def shortfall_warning(estimate: StateEstimate, available_bytes: int) -> str | None:

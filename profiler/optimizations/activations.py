@@ -61,6 +61,12 @@ class Checkpointing(Optimization):
         return super().refusal(job)
 
 
+def checkpointed_every(job: Job) -> int | None:
+    """Return which layers a job checkpoints, every one, every second and so on; None where it checkpoints none."""
+    toggle = next((toggle for toggle in job.toggles if toggle.name == Checkpointing.name), None)
+    return None if toggle is None else int(Checkpointing().read_options(dict(toggle.options))["every"])
+
+
 def _checkpointed(model: nn.Module, every: int) -> nn.Module:
     enable: Any = getattr(model, "activation_checkpointing_enable", None)
     try:

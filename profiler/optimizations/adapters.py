@@ -28,6 +28,10 @@ ATTENTION_LAYERS = (
 """How model families call attention's projections."""
 
 
+ALL_LINEAR = "all-linear"
+"""Every linear layer but the output, in peft's word."""
+
+
 class Lora(Optimization):
     """Low-rank adaptation, by peft."""
 
@@ -48,7 +52,7 @@ class Lora(Optimization):
             name="targets",
             kind=ParameterKind.CHOICE,
             default="attention",
-            choices=("attention", "all-linear"),
+            choices=("attention", ALL_LINEAR),
             help="Which layers get an adapter: attention's projections, or every linear layer but the output.",
         ),
     )
@@ -73,10 +77,19 @@ class Lora(Optimization):
         return super().refusal(job)
 
 
+def lora_options(job: Job) -> tuple[int, str] | None:
+    """Return the rank and the targets of a job's adapters; None where it has none."""
+    toggle = next((toggle for toggle in job.toggles if toggle.name == Lora.name), None)
+    if toggle is None:
+        return None
+    options = Lora().read_options(dict(toggle.options))
+    return int(options["rank"]), str(options["targets"])
+
+
 def _adapted(model: nn.Module, rank: int, alpha: int, targets: str) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
-    named = targets if targets == "all-linear" else _present(model)
+    named = targets if targets == ALL_LINEAR else _present(model)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=named)
     adapted: nn.Module = get_peft_model(model, config)
     return adapted

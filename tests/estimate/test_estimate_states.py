@@ -119,3 +119,17 @@ def test_a_warning_names_what_is_needed_and_what_there_is() -> None:
 def test_an_impossible_job_is_refused() -> None:
     with pytest.raises(SpecError, match="cannot decode"):
         estimate("bert-base", kind="decode")
+
+
+def test_with_lora_only_the_adapters_have_gradients_and_state() -> None:
+    job = Job(
+        model=Model(name="llama-3-8b"), workload=Workload(batch=1, seq=8), toggles=(Toggle("lora", (("rank", "16"),)), Toggle("bf16"))
+    )
+    found = estimate_states(8_030_261_248, job)
+
+    of_a_layer = 16 * ((4096 + 4096) + (4096 + 1024) + (4096 + 1024) + (4096 + 4096))
+    adapters_bytes = 32 * of_a_layer * 4
+    assert found.weights_bytes == 8_030_261_248 * 2 + adapters_bytes
+    assert found.gradients_bytes == adapters_bytes
+    assert found.optimizer_state_bytes == 2 * adapters_bytes
+    assert found.lower_bound_bytes < 20 * 10**9
