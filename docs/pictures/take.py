@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import quote
 
 from playwright.sync_api import Browser, sync_playwright
 
+from profiler.spec import Job, Model, Toggle, Workload, canonical_json
 from sample_traces.recipes import RECIPES
 from tests.browser.chromium import find_chromium
 from tests.browser.server import Server
 
 FOLDER = Path(__file__).resolve().parent
 _SETTLED_MS = 3_000
+_RUN_MS = 120_000
+_JOB = Job(
+    model=Model(name="llama-3-8b"),
+    workload=Workload(batch=1, seq=2048, steps=1),
+    device="rtx-4090",
+    toggles=(Toggle("adamw"), Toggle("bfloat16")),
+)
 
 
 class Picture(NamedTuple):
@@ -24,8 +33,12 @@ class Picture(NamedTuple):
 
     name: str
     address: str
-    theme: str
+    theme: Literal["light", "dark"]
     height: int
+    press: str = ""
+    """A button to press first."""
+    until: str = ""
+    """Words to wait for then."""
 
 
 def main() -> None:
@@ -36,6 +49,7 @@ def main() -> None:
         for picture in (
             Picture("start", "/", "light", 1000),
             Picture("timeline", f"/timeline?recording={sample}", "light", 1130),
+            Picture("simulate", f"/profile?job={quote(canonical_json(_JOB.to_json()))}", "light", 1180, "Simulate", "It does not fit"),
             Picture("blocks", f"/timeline?recording={sample}&view=blocks", "dark", 1130),
         ):
             _take(browser, server.url, picture)
@@ -54,6 +68,9 @@ def _take(browser: Browser, url: str, picture: Picture) -> None:
     page = context.new_page()
     page.goto(url + picture.address)
     page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    if picture.press:
+        page.get_by_role("button", name=picture.press, exact=True).click()
+        page.get_by_text(picture.until).first.wait_for(timeout=_RUN_MS)
     page.wait_for_timeout(_SETTLED_MS)
     page.screenshot(path=FOLDER / f"{picture.name}.png", animations="disabled")
     context.close()

@@ -101,7 +101,7 @@ def shortfall_warning(estimate: StateEstimate, available_bytes: int) -> str | No
     needed, available = format_bytes(estimate.lower_bound_bytes), format_bytes(available_bytes)
     return (
         f"This run needs at least {needed} before any activation, and {available} is available. "
-        "Choose a smaller model, bfloat16, or an optimizer with less state."
+        "Choose a smaller model, a shorter number format, LoRA, or an optimizer with less state."
     )
 
 
