@@ -14,7 +14,7 @@ from profiler.allocator import expandable
 from profiler.allocator.blocks import ADDRESS_BITS, Block, Pool, Segment
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
-from profiler.allocator.sizes import SMALL_BYTES, round_size, segment_bytes, should_split
+from profiler.allocator.sizes import SMALL_BYTES, round_size, segment_bytes
 from profiler.allocator.stats import Stats
 from profiler.errors import SpecError
 
@@ -51,7 +51,7 @@ class CachingAllocator:
         self.config = config or AllocatorConfig()
         self.driver = driver or Driver()
         self.stats = Stats()
-        self.small, self.large = Pool(is_small=True), Pool(is_small=False)
+        self.small, self.large = Pool(self.config, is_small=True), Pool(self.config, is_small=False)
         self.segments: dict[int, Block] = {}
         """The first block of each segment, by the segment's address."""
         self.on_segment = _ignore if on_segment is None else on_segment
@@ -72,8 +72,7 @@ class CachingAllocator:
         block = self._best_fit(pool, size, stream) or self._grow(pool, size, stream)
         if block is None:
             return self._out_of_memory(pool, requested, size, stream)
-        remaining = block.size - size
-        if remaining and should_split(size, remaining, self.config, is_small=pool.is_small):
+        if block.size - size >= pool.least_rest_bytes and size < pool.split_below_bytes:
             pool.put(block.cut(size))
         block.allocated, block.requested = True, requested
         stats = self.stats

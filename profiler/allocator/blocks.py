@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
+from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.sizes import split_rule
+
 ADDRESS_BITS = 60
 """A free block's key is ``size << 60 | address``: one integer orders by size, then address."""
 
@@ -19,7 +22,7 @@ class Segment:
     def __init__(self, pool: Pool, stream: int, address: int, num_bytes: int, *, expandable: bool = False, page_bytes: int = 0) -> None:
         self.pool, self.stream = pool, stream
         self.address, self.bytes, self.expandable, self.page_bytes = address, num_bytes, expandable, page_bytes
-        self.free = pool.free.setdefault(stream, FreeList())
+        self.free = pool.free_list(stream)
         """Where its free blocks are listed."""
 
 
@@ -84,12 +87,13 @@ class FreeList:
 
 
 class Pool:
-    """Small or large blocks of all streams."""
+    """Small or large blocks of all streams, under an allocator's settings."""
 
-    __slots__ = ("free", "is_small", "lookups", "split_bytes", "unmapped")
+    __slots__ = ("free", "is_small", "least_rest_bytes", "lookups", "split_below_bytes", "split_bytes", "unmapped")
 
-    def __init__(self, *, is_small: bool) -> None:
+    def __init__(self, config: AllocatorConfig, *, is_small: bool) -> None:
         self.is_small = is_small
+        self.split_below_bytes, self.least_rest_bytes = split_rule(config, is_small=is_small)
         self.free: dict[int, FreeList] = {}
         """By stream."""
         self.unmapped: dict[int, list[Block]] = {}
@@ -98,6 +102,13 @@ class Pool:
         """Bytes of free blocks that share a segment which is not expandable. A free block's neighbours stay while it is free."""
         self.lookups = 0
         """Counted while garbage collection is on; the age of a free block is the look-ups since it became free."""
+
+    def free_list(self, stream: int) -> FreeList:
+        """Return the list of a stream's free blocks."""
+        found = self.free.get(stream)
+        if found is None:
+            found = self.free[stream] = FreeList()
+        return found
 
     def put(self, block: Block) -> None:
         """Add a free block."""

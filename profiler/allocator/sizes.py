@@ -1,4 +1,4 @@
-"""A requested size -> the bytes of its block, of its segment, and how much larger than asked a block may stay.
+"""A requested size -> the bytes of its block and of its segment, and when a block that is larger is split.
 
 Sources: round_size, get_allocation_size and should_split of c10/cuda/CUDACachingAllocator.cpp.
 """
@@ -13,6 +13,7 @@ SMALL_BYTES = MIB
 SMALL_SEGMENT_BYTES = 2 * MIB
 MIN_OWN_SEGMENT_BYTES = 10 * MIB
 SEGMENT_ROUNDING_BYTES = 2 * MIB
+_ANY_SIZE = 2**63
 
 
 def round_size(requested: int, config: AllocatorConfig) -> int:
@@ -42,12 +43,12 @@ def page_bytes(config: AllocatorConfig, *, is_small: bool) -> int:
     return SMALL_SEGMENT_BYTES if is_small else config.large_segment_size_bytes
 
 
-def should_split(size: int, remaining: int, config: AllocatorConfig, *, is_small: bool) -> bool:
-    """Return whether ``remaining`` bytes beyond ``size`` become a free block of their own instead of slack."""
+def split_rule(config: AllocatorConfig, *, is_small: bool) -> tuple[int, int]:
+    """Return below which size, and from how many bytes too many on, a block is split; else what is too much stays its slack."""
     if is_small or config.expandable_segments:
-        return remaining >= MIN_BLOCK_BYTES
+        return _ANY_SIZE, MIN_BLOCK_BYTES
     limit = config.max_split_size_bytes
-    return (limit is None or size < limit) and remaining > SMALL_BYTES
+    return _ANY_SIZE if limit is None else limit, SMALL_BYTES + 1
 
 
 def _round_power2(size: int, divisions: int) -> int:
