@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.shared import components, gallery, machine, navigation, opening, session
+from pages.shared import components, gallery, job_form, machine, navigation, opening, session
 
 navigation.require_app()
 components.heading("Headroom", "See where a language model's memory goes, and what each optimization really gives back.")
@@ -23,6 +23,13 @@ with profile_now:
         "Run a language model's training step, prefill or decode on this machine and record every allocation. A tiny model takes seconds."
     )
     st.page_link("pages/profile.py", label="Choose a model", icon=":material/arrow_forward:")
+    st.subheader("Will it fit?", anchor=False)
+    st.markdown(
+        "Simulate the same step on a GPU that need not be here, from an RTX 3060 to a B200. Seconds later you see whether it fits, and if "
+        "not, where memory runs out."
+    )
+    example = session.job_link(job_form.EXAMPLE_ON_A_GPU)
+    st.page_link("pages/profile.py", label="Try Llama 3 8B on an RTX 4090", icon=":material/arrow_forward:", query_params=example)
 
 with st.expander("Explain an out-of-memory message"), components.refusals_shown():
     opening.explanation()

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, sync_playwright
 
-from profiler.spec import Job, Model, Toggle, Workload, canonical_json
+from pages.shared.job_form import EXAMPLE_ON_A_GPU
+from profiler.spec import canonical_json
 from sample_traces.recipes import RECIPES
 from tests.browser.chromium import find_chromium
 from tests.browser.server import Server
@@ -20,12 +21,6 @@ from tests.browser.server import Server
 FOLDER = Path(__file__).resolve().parent
 _SETTLED_MS = 3_000
 _RUN_MS = 120_000
-_JOB = Job(
-    model=Model(name="llama-3-8b"),
-    workload=Workload(batch=1, seq=2048, steps=1),
-    device="rtx-4090",
-    toggles=(Toggle("adamw"), Toggle("bfloat16")),
-)
 
 
 class Picture(NamedTuple):
@@ -45,11 +40,18 @@ def main() -> None:
     """Take every picture."""
     with tempfile.TemporaryDirectory() as home, Server(Path(home)) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        sample = _sample_id()
+        sample, example = _sample_id(), quote(canonical_json(EXAMPLE_ON_A_GPU.to_json()))
         for picture in (
             Picture("start", "/", "light", 1000),
             Picture("timeline", f"/timeline?recording={sample}", "light", 1130),
-            Picture("simulate", f"/profile?job={quote(canonical_json(_JOB.to_json()))}", "light", 1180, "Simulate", "It does not fit"),
+            Picture(
+                "simulate",
+                f"/profile?job={quote(canonical_json(EXAMPLE_ON_A_GPU.to_json()))}",
+                "light",
+                1180,
+                "Simulate",
+                "It does not fit",
+            ),
             Picture("blocks", f"/timeline?recording={sample}&view=blocks", "dark", 1130),
         ):
             _take(browser, server.url, picture)

@@ -18,6 +18,13 @@ from profiler.spec import MAX_BATCH, MAX_SEQ, MAX_STEPS, Job, Model, Toggle, Wor
 from profiler.units import format_bytes, format_count
 
 DEFAULT = Job(model=Model(name="tiny-gpt2"), workload=Workload(batch=4, seq=128))
+EXAMPLE_ON_A_GPU = Job(
+    model=Model(name="llama-3-8b"),
+    workload=Workload(batch=1, seq=2048, steps=1),
+    device="rtx-4090",
+    toggles=(Toggle("adamw"), Toggle("bfloat16")),
+)
+"""What the start page offers to simulate."""
 _OWN = "own configuration: "
 _LAST, _HELD, _WAS, _OWN_MODELS = "job_form_last", "job_form_held", "job_form_was", "job_form_own_models"
 _OFF = "off"
