@@ -44,14 +44,7 @@ def main() -> None:
         for picture in (
             Picture("start", "/", "light", 1000),
             Picture("timeline", f"/timeline?recording={sample}", "light", 1130),
-            Picture(
-                "simulate",
-                f"/profile?job={quote(canonical_json(EXAMPLE_ON_A_GPU.to_json()))}",
-                "light",
-                1180,
-                "Simulate",
-                "It does not fit",
-            ),
+            Picture("simulate", f"/profile?job={example}", "light", 1180, "Simulate", "It does not fit"),
             Picture("blocks", f"/timeline?recording={sample}&view=blocks", "dark", 1130),
         ):
             _take(browser, server.url, picture)
