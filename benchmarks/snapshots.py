@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from profiler.allocator.replay import replay
+from profiler.allocator.replay import Replay, replay
 from profiler.allocator.verify import verify
 from profiler.formats.replayable import DeviceReplay, replayable
 from profiler.formats.snapshot import read_snapshot
@@ -44,16 +44,20 @@ def main() -> int:
 
 def measure(path: Path, repeats: int = 5) -> list[dict[str, Any]]:
     """Return what was reproduced, for each device of a snapshot; the time is the least of ``repeats``."""
-    seconds = float("inf")
-    for _ in range(repeats):
-        began = time.process_time()
-        devices = replayable(read_snapshot(path, for_replay=True))
-        free = [replay(device.trace, device.config, start=device.start, take_retries=True) for device in devices]
-        seconds = min(seconds, time.process_time() - began)
+    seconds = min(_read_and_replay(path)[0] for _ in range(repeats))
+    _, devices, free = _read_and_replay(path)
     num_events = sum(len(device.trace) for device in devices)
     rate = round(num_events / seconds)
     peaks = [run.stats.peak_reserved_bytes for run in free]
     return [_result(path, device, peak, rate) for device, peak in zip(devices, peaks, strict=True)]
+
+
+def _read_and_replay(path: Path) -> tuple[float, list[DeviceReplay], list[Replay]]:
+    """Return the seconds that it took, the devices of a snapshot, and their free replays."""
+    began = time.process_time()
+    devices = replayable(read_snapshot(path, for_replay=True))
+    free = [replay(device.trace, device.config, start=device.start, take_retries=True) for device in devices]
+    return time.process_time() - began, devices, free
 
 
 def _result(path: Path, device: DeviceReplay, free_peak: int, events_per_second: int) -> dict[str, Any]:

@@ -169,19 +169,19 @@ class CachingAllocator:
         free = pool.free.get(stream)
         if free is None:
             return None
-        blocks = free.blocks
-        place = bisect_left(free.keys, size << ADDRESS_BITS)
-        if place == len(blocks):
+        keys = free.keys
+        place = bisect_left(keys, size << ADDRESS_BITS)
+        if place == len(keys):
             return None
-        block = blocks[place]
+        block = free.blocks[keys[place]]
         if block.segment.expandable:
             if self.config.expandable_segments:
-                place = expandable.best_fit(blocks, place)
+                place = expandable.best_fit(free, place)
             else:
-                place = next((i for i in range(place + 1, len(blocks)) if not blocks[i].segment.expandable), -1)
+                place = next((i for i in range(place + 1, len(keys)) if not free.at(i).segment.expandable), -1)
                 if place < 0:
                     return None
-            block = blocks[place]
+            block = free.at(place)
         limit = self.config.max_split_size_bytes
         if limit is not None and self._oversize(block, size, limit):
             return None
@@ -260,11 +260,11 @@ class CachingAllocator:
         if free is None:
             return False
         place = bisect_left(free.keys, wanted << ADDRESS_BITS)
-        if place < len(free.blocks) and not free.blocks[place].segment.expandable:
-            self.release_segment(free.blocks[place])
+        if place < len(free.keys) and not free.at(place).segment.expandable:
+            self.release_segment(free.at(place))
             return True
         released = 0
-        for block in reversed(free.blocks[:place]):
+        for block in [free.at(i) for i in reversed(range(place))]:
             if released >= wanted or block.size < limit:
                 break
             if not block.segment.expandable:
@@ -297,7 +297,7 @@ class CachingAllocator:
             segment_bytes=segment_bytes(size, self.config),
             reserved_bytes=self.stats.reserved_bytes,
             allocated_bytes=self.stats.allocated_bytes,
-            largest_free_bytes=free.blocks[-1].size if free is not None and free.blocks else 0,
+            largest_free_bytes=free.at(-1).size if free is not None and free.keys else 0,
             capacity_bytes=self.driver.capacity_bytes if self.allowed_bytes is None else self.allowed_bytes,
         )
 

@@ -66,8 +66,8 @@ class Block:
 
     def cut(self, size: int) -> Block:
         """Cut the block in two and return the upper part, which belongs to no list yet; this one keeps ``size`` bytes."""
-        rest = Block(self.segment, self.address + size, self.size - size, mapped=self.mapped)
-        after = self.next
+        rest = Block(self.segment, self.address + size, self.size - size)
+        rest.mapped, after = self.mapped, self.next
         rest.prev, rest.next = self, after
         if after is not None:
             after.prev = rest
@@ -82,8 +82,13 @@ class FreeList:
 
     def __init__(self) -> None:
         self.keys: list[int] = []
-        self.blocks: list[Block] = []
-        """In the order of their keys."""
+        """In order."""
+        self.blocks: dict[int, Block] = {}
+        """By key."""
+
+    def at(self, place: int) -> Block:
+        """Return the block at a place of the order."""
+        return self.blocks[self.keys[place]]
 
 
 class Pool:
@@ -116,9 +121,8 @@ class Pool:
         block.key = key = block.size << ADDRESS_BITS | block.address
         segment = block.segment
         free = segment.free
-        place = bisect_left(free.keys, key)
-        free.keys.insert(place, key)
-        free.blocks.insert(place, block)
+        insort(free.keys, key)
+        free.blocks[key] = block
         if (block.prev is not None or block.next is not None) and not segment.expandable:
             self.split_bytes += block.size
 
@@ -129,14 +133,13 @@ class Pool:
 
     def take_at(self, free: FreeList, place: int) -> None:
         """Remove the free block at a place of its list."""
-        block = free.blocks.pop(place)
-        del free.keys[place]
+        block = free.blocks.pop(free.keys.pop(place))
         if (block.prev is not None or block.next is not None) and not block.segment.expandable:
             self.split_bytes -= block.size
 
     def free_blocks(self) -> list[Block]:
         """Return all free blocks: streams in order, then by size and address."""
-        return [block for stream in sorted(self.free) for block in self.free[stream].blocks]
+        return [free.blocks[key] for _, free in sorted(self.free.items()) for key in free.keys]
 
     def put_unmapped(self, block: Block) -> None:
         """Add an unmapped range."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from profiler.allocator.blocks import Block, Pool, Segment
+from profiler.allocator.blocks import Block, FreeList, Pool, Segment
 from profiler.allocator.sizes import page_bytes
 
 if TYPE_CHECKING:
     from profiler.allocator.allocator import CachingAllocator
 
 
-def best_fit(free: list[Block], place: int) -> int:
+def best_fit(free: FreeList, place: int) -> int:
     """Return the place of the block to use from ``place`` on: as long as the next one could grow to less, it is the better."""
-    block = free[place]
-    while block.segment.expandable and place + 1 < len(free):
-        following = free[place + 1]
+    block = free.at(place)
+    while block.segment.expandable and place + 1 < len(free.keys):
+        following = free.at(place + 1)
         if _reach(following) >= _reach(block):
             break
         block, place = following, place + 1

@@ -25,17 +25,17 @@ def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
     for base, rows in ranges.items():
         pool = allocator.small if rows[0].is_small else allocator.large
         blocks = _blocks(_segment(allocator, pool, base, rows), rows)
+        allocator.segments[base] = blocks[0]
         for left, right in pairwise(blocks):
             left.next, right.prev = right, left
-        allocator.segments[base] = blocks[0]
         for block in blocks:
-            if not block.mapped:
-                pool.put_unmapped(block)
-            elif block.is_available:
-                pool.put(block)
-            else:
+            if block.allocated or block.waiting:
                 active[block.address] = block
                 allocator.hold(block)
+            elif block.mapped:
+                pool.put(block)
+            else:
+                pool.put_unmapped(block)
     stats = allocator.stats
     stats.reserved_bytes = allocator.driver.used_bytes = sum(found.bytes for found in state)
     stats.start_peaks()

@@ -78,7 +78,7 @@ class HistoryColumns:
 
     def __init__(self, stacks: Stacks) -> None:
         self._stacks = stacks
-        self._texts = (*LABELS, "pool_id") if stacks.wanted else ()  # what needs no stacks needs no texts either
+        self._for_replay = not stacks.wanted
         self._parts: list[tuple[Array, ...]] = []
         self._label_codes: dict[str, list[Array]] = {}
         self._label_names: dict[str, dict[Any, int]] = {}
@@ -103,14 +103,18 @@ class HistoryColumns:
         self.keys |= {key for key in batch[0] if type(key) is str}
         actions = self._actions(names)
         numbers = [self._numbers(column(batch, name), name, limit) for name, limit in _NUMBERS]
-        stacks = self._stacks.numbers(column(batch, "frames") if self._stacks.wanted else [None] * len(batch))
-        for name in self._texts:
+        if self._for_replay:
+            times = stacks = np.full(len(batch), NOT_GIVEN)
+        else:
+            times = self._numbers(column(batch, "time_us"), "time_us", MAX_NUMBER)
+            stacks = self._stacks.numbers(column(batch, "frames"))
+        for name in () if self._for_replay else (*LABELS, "pool_id"):
             if name in self._label_codes or name in batch[0] or name in batch[-1]:
                 self._labels(name, column(batch, name))
         for row in np.flatnonzero(actions == ACTION_CODES["oom"]).tolist():
             free = batch[row].get("device_free", 0)
             self._device_free[self._num_events + row] = free if type(free) is int and 0 <= free <= MAX_BYTES else 0
-        self._parts.append((actions, *numbers, stacks))
+        self._parts.append((actions, *numbers, times, stacks))
         self._num_events += len(batch)
 
     def finish(self, device: int) -> DeviceHistory:
@@ -187,7 +191,7 @@ class HistoryColumns:
         return f"event {self._num_events + wrong:,}"
 
 
-_NUMBERS = (("addr", MAX_NUMBER), ("size", MAX_BYTES), ("stream", MAX_NUMBER), ("time_us", MAX_NUMBER))
+_NUMBERS = (("addr", MAX_NUMBER), ("size", MAX_BYTES), ("stream", MAX_NUMBER))
 
 
 def packed(column: list[Any]) -> Array:

@@ -89,7 +89,7 @@ def read_snapshot(path: Path | str, progress: Callable[[float], None] | None = N
     Args:
         path: the file.
         progress: called now and then with the share that is read, 0 to 1.
-        for_replay: leave out what a replay does not need, call stacks and labels; this is a third faster.
+        for_replay: leave out what a replay does not need, times, call stacks and labels; this is a third faster.
 
     Raises:
         StorageError: the file cannot be read.
