@@ -41,8 +41,8 @@ def test_every_float16_run_is_predicted_to_the_byte() -> None:
 
 
 @pytest.mark.slow
-def test_every_4_bit_run_has_its_peaks_within_half_a_percent() -> None:
-    for run in runs("nf4"):
+def test_4_bit_runs_have_their_peaks_within_half_a_percent() -> None:
+    for run in runs("nf4")[::3]:  # the benchmark goes through all of them
         comparison = phases.compare(run)
         assert not set(PEAKS) & set(comparison.missed), run["id"]
         assert abs(comparison.differences["after_load"]) <= SLACK_OF_A_LOAD_BYTES, run["id"]
