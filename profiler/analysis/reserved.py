@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
@@ -19,11 +17,12 @@ from profiler.analysis.blocks import BlockLookup, Lane
 from profiler.analysis.columns import Array, read_names, read_numbers
 from profiler.analysis.reduction import pick_extremes
 from profiler.analysis.samples import Series
+from profiler.analysis.segment_rows import GROWTH, lane_segments, signed_bytes
 from profiler.analysis.timeline import MAX_POINTS, Timeline
 from profiler.recording import Action, Clock, Provenance, Recording
 
-_GROWTH = ("segment_alloc", "segment_map", Action.PREEXISTING.value)
-_RELEASE = ("segment_free", "segment_unmap")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +120,10 @@ class ReservedSeries:
 
     def table(self, rows: Array) -> pd.DataFrame:
         """Return points as rows: event, time_us, allocated_bytes, active_bytes, reserved_bytes, external_fragmentation_share."""
+        import pandas as pd
+
         names = ("event", "time_us", "allocated_bytes", "active_bytes", "reserved_bytes")
         return pd.DataFrame({name: getattr(self, name)[rows] for name in names} | {"external_fragmentation_share": self.external[rows]})
-
-
-def lane_segments(recording: Recording, lane: Lane) -> pa.Table:
-    """Return the segments' rows of one lane in the order of time."""
-    segments = recording.segments
-    chosen = segments.filter(pc.and_(pc.equal(segments["device"], lane.device), pc.equal(segments["rank"], lane.rank)))
-    return chosen.take(pa.array(np.argsort(read_numbers(chosen["time_us"]), kind="stable")))
 
 
 def lane_trace(recording: Recording, lane: Lane) -> Trace:
@@ -140,17 +134,13 @@ def lane_trace(recording: Recording, lane: Lane) -> Trace:
     return Trace.from_recording(recording, lane.device, lane.rank)
 
 
-def peak_reserved_bytes(recording: Recording, lane: Lane) -> int | None:
-    """Return the most that a lane's allocator had reserved; None where the recording says nothing of it."""
-    signed = signed_bytes(lane_segments(recording, lane))
-    return int(np.cumsum(signed).max()) if signed.any() else None
-
-
 def recorded_reserved(recording: Recording, timeline: Timeline) -> ReservedSeries | None:
     """Return what was reserved as the recording says it; None where it says nothing of it.
 
     Where a segment and an event share an instant, the segment comes first.
     """
+    import pandas as pd  # what only reads recordings does without
+
     segments = lane_segments(recording, timeline.lane)
     signed = signed_bytes(segments)
     if not signed.any():
@@ -217,12 +207,6 @@ def simulated_reserved(
     )
 
 
-def signed_bytes(segments: pa.Table) -> Array:
-    """Return by how much each row changed reserved."""
-    sign = read_names(segments["action"]).mapped(dict.fromkeys(_GROWTH, 1) | dict.fromkeys(_RELEASE, -1), 0)
-    return read_numbers(segments["bytes"]) * sign
-
-
 def pending_ends(recording: Recording, timeline: Timeline) -> Array:
     """Return for each of the lane's blocks the event at which it could be used again: its free was complete.
 
@@ -248,9 +232,11 @@ def pending_bytes(recording: Recording, timeline: Timeline) -> Array:
 
 
 def _changes(calls: tuple[SegmentEvent, ...], sources: Array, event_us: Array) -> pd.DataFrame:
+    import pandas as pd  # what only reads recordings does without
+
     frame = pd.DataFrame(list(calls), columns=list(SegmentEvent._fields))
     events = sources[frame["row"].to_numpy(np.int64)] if len(frame) else np.empty(0, np.int64)
-    sign = np.where(frame["action"].isin(_GROWTH), 1, -1)
+    sign = np.where(frame["action"].isin(GROWTH), 1, -1)
     levels = np.cumsum(frame["bytes"].to_numpy(np.int64) * sign)
     return pd.DataFrame(
         {

@@ -21,7 +21,8 @@ from profiler.allocator.sizes import SMALL_BYTES, SMALL_SEGMENT_BYTES
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
 from profiler.allocator.trace import Trace
 from profiler.analysis.columns import Array, read_names, read_numbers
-from profiler.analysis.reserved import lane_segments, pending_ends, signed_bytes
+from profiler.analysis.reserved import pending_ends
+from profiler.analysis.segment_rows import lane_segments, signed_bytes
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Provenance, Recording
 

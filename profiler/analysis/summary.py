@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from profiler.analysis.reserved import peak_reserved_bytes
+from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Category, Recording
 
