@@ -9,6 +9,7 @@ from pages.shared import components, replays, session
 from pages.shared.allocator_editor import Choice
 from pages.shared.allocator_what_if import trial_of, wanted
 from profiler.allocator.out_of_memory import Explanation
+from profiler.allocator.recorded_ooms import recorded_ooms
 from profiler.analysis.allocator_settings import DEFAULT, label_of
 from profiler.analysis.blocks import Lane
 from profiler.analysis.out_of_memory import alive_when_memory_ran_out
@@ -71,13 +72,10 @@ def _tried(found: Explanation) -> pd.DataFrame:
 
 def _recorded(metadata: Metadata) -> list[str]:
     """Return what the recording says of errors that it saw itself."""
-    seen = metadata.facts.get("oom") or metadata.facts.get("ooms") or []
-    if not isinstance(seen, list) or not seen or not isinstance(seen[0], dict):
-        return []
-    requested, free = seen[0].get("requested_bytes"), seen[0].get("device_free_bytes")
-    if not isinstance(requested, int) or not isinstance(free, int):
+    seen = recorded_ooms(metadata)
+    if not seen:
         return []
     return [
-        f"The recorded run ran out of memory itself ({len(seen):,} times): first {exact_bytes(requested)} were requested while the card "
-        f"had {exact_bytes(free)} free."
+        f"The recorded run ran out of memory itself ({len(seen):,} times): first {exact_bytes(seen[0].requested_bytes)} were requested "
+        f"while the card had {exact_bytes(seen[0].device_free_bytes)} free."
     ]

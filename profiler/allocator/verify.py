@@ -6,6 +6,7 @@ compared. What the history says is then taken, so that one difference is counted
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +19,10 @@ from profiler.allocator.driver import Driver
 from profiler.allocator.restore import restore, snapshot
 from profiler.allocator.state import BlockStatus, State
 from profiler.allocator.stats import Stats
-from profiler.allocator.trace import GROWTHS, RELEASES, Kind, Trace
+from profiler.allocator.trace import GROWTHS, RELEASES, Column, Kind, Trace
 
+_PART_ROWS = 65_536
+"""Replayed between two reports."""
 _Range = tuple[str, int, int, int]
 """Action, address, bytes, stream."""
 
@@ -51,7 +54,9 @@ class Verification:
         return self.first_difference is None
 
 
-def verify(trace: Trace, start: State, final: State, config: AllocatorConfig | None = None) -> Verification:
+def verify(
+    trace: Trace, start: State, final: State, config: AllocatorConfig | None = None, progress: Callable[[float], None] | None = None
+) -> Verification:
     """Replay ``trace`` from ``start`` under the settings it was recorded with, and compare every decision.
 
     Args:
@@ -59,10 +64,21 @@ def verify(trace: Trace, start: State, final: State, config: AllocatorConfig | N
         start: the state before it (`undo`).
         final: the snapshot's segments.
         config: the settings that were in force.
+        progress: called now and then with the share of the history that is replayed, 0 to 1.
     """
     check = _Check(config or AllocatorConfig(), start)
-    alloc, free_requested, free_completed = int(Kind.ALLOC), int(Kind.FREE_REQUESTED), int(Kind.FREE_COMPLETED)
     rows = np.delete(np.arange(len(trace)), trace.frees_at_once)  # the completion alone frees a block just the same
+    for first in range(0, len(rows), _PART_ROWS):
+        _replay(check, trace, rows[first : first + _PART_ROWS])
+        if progress is not None:
+            progress(min((first + _PART_ROWS) / len(rows), 1.0))
+    check.end(final)
+    return check.result
+
+
+def _replay(check: _Check, trace: Trace, rows: Column) -> None:
+    """Replay some rows of a trace."""
+    alloc, free_requested, free_completed = int(Kind.ALLOC), int(Kind.FREE_REQUESTED), int(Kind.FREE_COMPLETED)
     columns = (rows, trace.kind[rows], trace.key[rows], trace.bytes[rows], trace.stream[rows])
     for row, kind, key, num_bytes, stream in zip(*(column.tolist() for column in columns), strict=True):
         check.row = row
@@ -74,8 +90,6 @@ def verify(trace: Trace, start: State, final: State, config: AllocatorConfig | N
             check.free_requested(key)
         else:
             check.rare(Kind(kind), key, num_bytes, stream)
-    check.end(final)
-    return check.result
 
 
 class _RecordedDriver(Driver):

@@ -25,7 +25,7 @@ def explain(timeline: Timeline) -> list[str]:
     if not timeline.peak_bytes:
         return []
     peak = timeline.at(timeline.peak_event)
-    counted = _counted_events(timeline)
+    counted = timeline.counted_events
     sentences = [
         _peak_sentence(timeline, peak),
         _largest_block_sentence(timeline, peak),
@@ -35,12 +35,6 @@ def explain(timeline: Timeline) -> list[str]:
         _unknown_sentence(timeline, peak),
     ]
     return [sentence for sentence in sentences if sentence]
-
-
-def _counted_events(timeline: Timeline) -> Array:
-    step = timeline.blocks.event_step
-    counted = np.flatnonzero((step >= timeline.metadata.warmup_steps) & (step >= 0))
-    return counted if len(counted) else np.arange(timeline.num_events)
 
 
 def _peak_sentence(timeline: Timeline, peak: Instant) -> str:

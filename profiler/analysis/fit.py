@@ -16,7 +16,7 @@ from profiler.allocator.recorded import recorded
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial, compare, smallest_card
 from profiler.analysis.explain import in_sentence
-from profiler.analysis.instants import instant_facts
+from profiler.analysis.instants import failure_facts
 from profiler.analysis.timeline import Timeline
 from profiler.devices import Gpu, OutsideBand, context_band
 from profiler.recording import Category, Provenance, Recording
@@ -140,11 +140,7 @@ def _kind(with_least: Trial, with_most: Trial) -> Fit:
 def _first_failure(recording: Recording, timeline: Timeline, trace: Trace, config: AllocatorConfig, capacity_bytes: int) -> FirstFailure:
     why = explain_out_of_memory(trace, config, capacity_bytes)
     assert why is not None, "the same replay runs out again"
-    sources = trace.source_row[: why.row + 1]
-    known = sources[sources >= 0]
-    event = int(known[-1]) if len(known) else -1
-    is_own = event >= 0 and sources[-1] >= 0  # a recorded error is no event: what came before it is
-    facts = instant_facts(recording, timeline, event, alive_after=not is_own)
+    facts = failure_facts(recording, timeline, trace, why.row)
     alive = sorted(facts["categories_alive"].items(), key=lambda item: -item[1])
     return FirstFailure(
         **{name: facts[name] for name in ("step", "phase", "module", "operator")},

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from profiler.allocator.trace import Trace
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Recording
 
@@ -35,6 +36,21 @@ def instant_facts(recording: Recording, timeline: Timeline, event: int, *, alive
         "frames": _frames(recording, row.get("stack")),
         "categories_alive": {category.name: num_bytes for category, num_bytes in alive.items()},
     }
+
+
+def failing_event(trace: Trace, row: int) -> int:
+    """Return the event at which a replay stopped at a row of its trace; -1 for before the first.
+
+    A row that came from no event, such as an out-of-memory error that was recorded, belongs to the event before it.
+    """
+    known = np.flatnonzero(trace.source_row[: row + 1] >= 0)
+    return int(trace.source_row[known[-1]]) if len(known) else -1
+
+
+def failure_facts(recording: Recording, timeline: Timeline, trace: Trace, row: int) -> dict[str, Any]:
+    """Return `instant_facts` of where memory ran out in a replay of a trace, at one of its rows: what was alive right before."""
+    is_own = trace.source_row[row] >= 0
+    return instant_facts(recording, timeline, failing_event(trace, row), alive_after=not is_own)
 
 
 def recorded_out_of_memory(recording: Recording, timeline: Timeline) -> dict[str, Any] | None:

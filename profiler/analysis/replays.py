@@ -16,6 +16,7 @@ from profiler.allocator.out_of_memory import Explanation, explain_out_of_memory
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial, compare, smallest_card
 from profiler.analysis.columns import Array
+from profiler.analysis.instants import failing_event
 from profiler.analysis.reserved import ReservedSeries, lane_trace, simulated_reserved
 from profiler.analysis.segment_map import SegmentMap, block_numbers, simulated_map
 from profiler.analysis.timeline import Timeline
@@ -145,7 +146,7 @@ class Replays:
         return Explained(found, self._event(found.row)) if found else None
 
     def _event(self, row: int) -> int:
-        return max(int(self._trace.source_row[row]), 0)
+        return max(failing_event(self._trace, row), 0)
 
 
 @dataclass(frozen=True, eq=False)

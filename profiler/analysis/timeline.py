@@ -103,17 +103,16 @@ class Timeline:
         return len(self.total)
 
     @cached_property
-    def peak_event(self) -> int:
-        """The first event at which allocated is highest, in the steps after the warm-up; -1 without events.
-
-        Where no event is of such a step, the whole recording counts.
-        """
-        if not self.num_events:
-            return -1
+    def counted_events(self) -> Array:
+        """The events of the steps after the warm-up, which are those that count; all events where none is of such a step."""
         step = self.blocks.event_step
         counted = np.flatnonzero((step >= self.metadata.warmup_steps) & (step >= 0))
-        rows = counted if len(counted) else np.arange(self.num_events)
-        return int(rows[np.argmax(self.total[rows])])
+        return counted if len(counted) else np.arange(self.num_events)
+
+    @cached_property
+    def peak_event(self) -> int:
+        """The first of `counted_events` at which allocated is highest; -1 without events."""
+        return int(self.counted_events[np.argmax(self.total[self.counted_events])]) if self.num_events else -1
 
     @cached_property
     def peak_bytes(self) -> int:

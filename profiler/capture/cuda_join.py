@@ -7,12 +7,13 @@ clocks only tell apart what a thread without the profiler did at the same addres
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
+from profiler.allocator.recorded_ooms import MAX_OOMS, RecordedOom
 from profiler.capture.cuda_history import MAX_ENTRIES, Entry, HeldSegment, Snapshot
 from profiler.capture.stacks import Stacks
 from profiler.recording import Action
@@ -20,7 +21,6 @@ from profiler.tracing.raw import Allocation, ExistingBlock, FreeCompleted, Memor
 from profiler.tracing.segments import Reserved, SegmentRows
 
 _ROUNDING_BYTES = 512
-_MAX_OOMS = 10
 
 
 class CudaJoin:
@@ -40,8 +40,8 @@ class CudaJoin:
         """Events at which torch's own reserved bytes were not the sum of the segments."""
         self.num_lost_windows = 0
         """Windows whose history was longer than the ring that torch keeps it in."""
-        self.ooms: list[dict[str, int]] = []
-        """The last times that memory ran out: device, requested_bytes and device_free_bytes."""
+        self.ooms: deque[RecordedOom] = deque(maxlen=MAX_OOMS)
+        """The last times that memory ran out."""
 
     def begin(self, snapshot: Snapshot) -> list[ExistingBlock]:
         """Count what is reserved before the first window, and return the blocks in it."""
@@ -123,8 +123,7 @@ class CudaJoin:
         else:
             address = None
         if entry.action == "oom":
-            oom = {"device": device, "requested_bytes": entry.num_bytes, "device_free_bytes": entry.device_free_bytes or 0}
-            self.ooms = [*self.ooms, oom][-_MAX_OOMS:]
+            self.ooms.append(RecordedOom(device, entry.num_bytes, entry.device_free_bytes or 0))
         rows.add(time_ns, device, entry.action, address, entry.num_bytes, entry.stream, self._stacks.number(entry.frames))
 
     def _settle(self, segments: list[HeldSegment], time_ns: int, rows: SegmentRows) -> None:

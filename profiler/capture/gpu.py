@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from profiler.allocator.recorded_ooms import oom_facts
 from profiler.capture.cuda_history import CudaHistory, why_no_history
 from profiler.capture.cuda_join import CudaJoin
 from profiler.capture.nvml import Nvml
@@ -58,7 +59,8 @@ class GpuCapture:
 
     def facts(self) -> dict[str, Any]:
         """Return what is known beside the events: the allocator's settings and the times that memory ran out."""
-        return {name: found for name, found in (("allocator_settings", self._settings), ("ooms", self._join.ooms)) if found}
+        settings = {"allocator_settings": self._settings} if self._settings else {}
+        return settings | oom_facts(self._join.ooms)
 
 
 def describe_gpu() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from profiler.allocator.replay import replay
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial
 from profiler.analysis.blocks import Lane
-from profiler.analysis.instants import instant_facts, recorded_out_of_memory
+from profiler.analysis.instants import failure_facts, recorded_out_of_memory
 from profiler.analysis.replays import CountedTrace, Topic
 from profiler.analysis.timeline import Timeline
 from profiler.cli.command import DONE, Commands, add_command, print_json
@@ -107,18 +107,13 @@ def _told(trace: Trace, num_replays: int, progress: Callable[[float], None] | No
 
 def _failure(recording: Recording, timeline: Timeline, trace: Trace, trial: Trial) -> dict[str, Any]:
     """Return where memory ran out in a replay, why, and what would have helped."""
-    assert trial.oom is not None
     assert trial.capacity_bytes is not None, "without a limit nothing runs out"
     why = explain_out_of_memory(trace, trial.config, trial.capacity_bytes)
     assert why is not None, "the same replay runs out again"
-    sources = trace.source_row[: trial.oom.row + 1]
-    known = sources[sources >= 0]
-    event = int(known[-1]) if len(known) else -1
-    failed_itself = event >= 0 and sources[-1] >= 0  # a recorded error is no event: what came before it is
     numbers = ("requested_bytes", "segment_bytes", "capacity_bytes", "reserved_bytes", "allocated_bytes", "largest_free_bytes")
     return {
         **{name: getattr(why, name) for name in (*numbers, "smallest_capacity_bytes")},
-        **instant_facts(recording, timeline, event, alive_after=not failed_itself),
+        **failure_facts(recording, timeline, trace, why.row),
         "remedies": [{"alloc_conf": tried.name, "peak_reserved_bytes": tried.peak_reserved_bytes} for tried in why.remedies],
         "explanation": why.sentences(),
     }

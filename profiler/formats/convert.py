@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.allocator.private_pools import FACT, MAX_RANGES, without_pool
+from profiler.allocator.recorded_ooms import RecordedOom, oom_facts
 from profiler.allocator.verify import verify
 from profiler.errors import FormatError, SpecError
 from profiler.formats.attribution import OLDER, OLDER_ONLY, Attribution, attribute
@@ -19,6 +20,7 @@ from profiler.formats.lives import ACTIONS as ROW_ACTIONS
 from profiler.formats.lives import ALLOC, PREEXISTING, UNKNOWN_BYTES, Lives, trace_lives
 from profiler.formats.matching import StackMatcher
 from profiler.formats.phases import PHASES, EventPhases, Interval, event_phases, intervals_of, stack_phases
+from profiler.formats.progress import part_of
 from profiler.formats.replayable import DeviceReplay, replayable
 from profiler.formats.rules import Rules, read_rules
 from profiler.formats.snapshot import Snapshot
@@ -28,6 +30,8 @@ from profiler.units import MIB
 _FIRST_SEGMENT_ACTION = ACTIONS.index("segment_alloc")
 _MAX_MARKS = 200_000
 _TIE_US = 1e-3
+_REPLAYED_SHARE = 0.7
+"""Of the time that a device takes, its replay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +50,13 @@ class _Device:
     """Address, bytes and stream of what was reserved at the start."""
 
 
-def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rules: Rules | None = None) -> Recording:
+def to_recording(
+    snapshot: Snapshot,
+    *,
+    parameter_bytes: Iterable[int] = (),
+    rules: Rules | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Recording:
     """Return a snapshot as a recording.
 
     Args:
@@ -54,6 +64,7 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
         parameter_bytes: sizes of the parameters, one each, of the model that the user says it was; tells parameters and optimizer state
             among what is older than the recording.
         rules: by default Headroom's own (`read_rules`).
+        progress: called now and then with the share that is done, 0 to 1.
 
     Raises:
         FormatError: the snapshot holds nothing to show.
@@ -71,9 +82,10 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
     if not numbers:
         raise FormatError(f"{snapshot.name} holds no segments and no history. Record with torch.cuda.memory._record_memory_history on.")
     devices = []
-    for number in numbers:
+    for place, number in enumerate(numbers):
         history = histories.get(number) or _no_history(number)
-        lives, reserved = _lives(snapshot, history, replays.get(number), warnings)
+        part = part_of(progress, place / len(numbers), (place + _REPLAYED_SHARE) / len(numbers))
+        lives, reserved = _lives(snapshot, history, replays.get(number), warnings, part)
         events_us = _clock(history, origin)
         times = _times(events_us, lives)
         own = [interval for interval in intervals if history.times_us is not None]
@@ -92,7 +104,7 @@ def to_recording(snapshot: Snapshot, *, parameter_bytes: Iterable[int] = (), rul
 
 
 def _lives(
-    snapshot: Snapshot, history: DeviceHistory, replay: DeviceReplay | None, warnings: list[str]
+    snapshot: Snapshot, history: DeviceHistory, replay: DeviceReplay | None, warnings: list[str], progress: Callable[[float], None] | None
 ) -> tuple[Lives, list[tuple[int, int, int]]]:
     """Return a device's rows, and what was reserved when its history began."""
     final_stacks = {
@@ -104,7 +116,7 @@ def _lives(
     if replay is None:
         lives = trace_lives(history, None, final_stacks, None)
     else:
-        check = verify(replay.trace, replay.start, replay.final, replay.config)
+        check = verify(replay.trace, replay.start, replay.final, replay.config, progress)
         if not check.is_exact:
             warnings.append(
                 f"GPU {history.device}: not all of the allocator's decisions could be reproduced (first: {check.first_difference}); what "
@@ -269,8 +281,8 @@ def _private_pools(replays: dict[int, DeviceReplay], warnings: list[str]) -> dic
 
 def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], origin: int, pools: dict[str, Any]) -> Metadata:
     created = datetime.datetime.fromtimestamp(origin / 1e6, datetime.UTC) if 0 < origin < 2**52 else datetime.datetime.now(datetime.UTC)
-    out_of_memory = [
-        {"device": device.history.device, "event": row, "requested_bytes": int(device.history.sizes[row]), "device_free_bytes": free}
+    ooms = [
+        RecordedOom(device.history.device, int(device.history.sizes[row]), free)
         for device in devices
         for row, free in device.history.device_free_bytes.items()
     ]
@@ -286,7 +298,7 @@ def _metadata(snapshot: Snapshot, devices: list[_Device], warnings: list[str], o
         engine=f"CUDA memory snapshot, torch {snapshot.torch_version_guess}",
         created=created.isoformat(timespec="microseconds"),
         device={"kind": "cuda"},
-        facts=facts | pools | ({"oom": out_of_memory[-100:]} if out_of_memory else {}),
+        facts=facts | pools | oom_facts(ooms),
         warnings=[f"Categories are told by rules from stacks, annotations and lifetimes; torch {snapshot.torch_version_guess}.", *warnings],
     )
 

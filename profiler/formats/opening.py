@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from profiler.errors import FormatError, StorageError
+from profiler.formats.progress import part_of
 from profiler.formats.ranks import merge_ranks
 from profiler.formats.worker import read_in_worker
 from profiler.recording import Recording
@@ -129,18 +130,13 @@ def _converted(path: Path, out: Path, reading: Reading, progress: Callable[[floa
     recordings = {}
     with tempfile.TemporaryDirectory(prefix="headroom-") as folder:
         for place, (rank, file) in enumerate(files.items()):
-            part = _part(progress, place, len(files)) if progress else None
+            part = part_of(progress, place / len(files), (place + 1) / len(files))
             recordings[rank] = _read(file, Path(folder) / f"{rank}{SUFFIX}", reading, part)
     return write_recording(merge_ranks(recordings, f"{path.name} · {len(files)} ranks · CUDA snapshots"), out)
 
 
 def _read(path: Path, out: Path, reading: Reading, progress: Callable[[float], None] | None) -> Recording:
     return read_in_worker(path, out, progress=progress, parameter_bytes=reading.parameter_bytes, rules=reading.rules)
-
-
-def _part(progress: Callable[[float], None], place: int, num_parts: int) -> Callable[[float], None]:
-    """Return what is told the progress of one of several parts."""
-    return lambda share: progress((place + share) / num_parts)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -18,6 +18,7 @@ from typing import IO, Any
 from profiler.errors import FormatError, HeadroomError, SpecError, StorageError
 from profiler.formats.containers import inspect
 from profiler.formats.convert import to_recording
+from profiler.formats.progress import part_of
 from profiler.formats.rules import read_rules
 from profiler.formats.snapshot import read_snapshot
 from profiler.platform_calls import limit_address_space, own_group, signal_name
@@ -32,8 +33,8 @@ _MAX_LINE = 20_000
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
 _ERRORS: dict[str, type[HeadroomError]] = {kind.__name__: kind for kind in (FormatError, SpecError, StorageError)}
 _REFUSED, _OUT_OF_MEMORY = 2, 3
-_READ_SHARE = 0.7
-"""Of the time, reading; the rest is finding out what the blocks are, and writing."""
+_READ, _CONVERTED = 0.6, 0.9
+"""The shares of the time after which the file is read, and after which it is known what its blocks are; the rest is writing."""
 
 
 def address_space_bytes(path: Path) -> int:
@@ -92,19 +93,24 @@ def main(arguments: Sequence[str], order: IO[str], answers: IO[str]) -> int:
     """Read the file named first, write the recording file named second, and return the exit code."""
     path, out = (Path(argument) for argument in arguments)
     wanted = json.loads(order.read())
+
+    def tell(share: float) -> None:
+        _say(answers, progress=share)
+
     try:
         limit_address_space(address_space_bytes(path))
-        snapshot = read_snapshot(path, lambda share: _say(answers, progress=share * _READ_SHARE))
+        snapshot = read_snapshot(path, part_of(tell, 0.0, _READ))
         rules = read_rules(wanted["rules"])
-        recording = to_recording(snapshot, parameter_bytes=wanted["parameter_bytes"], rules=rules)
-        _say(answers, progress=(1 + _READ_SHARE) / 2)
+        converting = part_of(tell, _READ, _CONVERTED)
+        recording = to_recording(snapshot, parameter_bytes=wanted["parameter_bytes"], rules=rules, progress=converting)
+        tell(_CONVERTED)
         write_recording(recording, out)
     except HeadroomError as error:
         _say(answers, error=type(error).__name__, message=str(error))
         return _REFUSED
     except MemoryError:
         return _OUT_OF_MEMORY
-    _say(answers, progress=1.0)
+    tell(1.0)
     return 0
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiler.allocator.recorded_ooms import RecordedOom
 from profiler.analysis.blocks import Blocks, Lane
 from profiler.analysis.timeline import Timeline
 from profiler.capture import cuda_join
@@ -206,7 +207,7 @@ def test_running_out_of_memory_leaves_a_row_and_a_fact() -> None:
     session.end_window()
     segments = session.recording().segments
     assert rows(segments, "action", "address", "bytes")[-1] == ("oom", None, 80 * 2**30)
-    assert session.join.ooms == [{"device": 0, "requested_bytes": 80 * 2**30, "device_free_bytes": 7 * MIB}]
+    assert list(session.join.ooms) == [RecordedOom(0, 80 * 2**30, 7 * MIB)]
     assert reserved_at(session.recording(), np.array([np.inf])).tolist() == [2 * MIB]
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.allocator import verify
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState
 from profiler.analysis.blocks import Blocks
 from profiler.analysis.categories import CATEGORIES
@@ -36,6 +37,20 @@ def _convert(tmp_path: Path, data: dict[str, Any], **options: Any) -> Recording:
 def _categories(recording: Recording) -> list[tuple[int, Category]]:
     blocks = Blocks.of(recording)
     return [(int(size), CATEGORIES[code]) for size, code in zip(blocks.bytes, blocks.category, strict=True)]
+
+
+def test_progress_rises_and_parts_of_a_history_make_the_same_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    whole = _convert(tmp_path, training(), progress=told.append)
+    assert told == [0.7]
+
+    monkeypatch.setattr(verify, "_PART_ROWS", 3)
+    in_parts = _convert(tmp_path, training(), progress=told.append)
+
+    assert in_parts.events == whole.events
+    assert told[1:] == sorted(told[1:])
+    assert len(told) > 3
+    assert told[-1] == 0.7
 
 
 def test_a_step_counted_by_hand(tmp_path: Path) -> None:
