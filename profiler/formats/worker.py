@@ -11,9 +11,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+import psutil
 
 from profiler.errors import FormatError, HeadroomError, SpecError, StorageError
 from profiler.formats.containers import inspect
@@ -29,6 +32,9 @@ from profiler.units import GIB, MIB, format_bytes
 BASE_SECONDS = 20.0
 BYTES_PER_SECOND = 4 * MIB
 """A slow machine reads some 20 MiB a second; a file that takes five times as long was made to."""
+_LOOK_SECONDS = 0.2
+_MOST_WAITING = 10
+"""How many times its processor time the worker may take on a machine that has other work."""
 _MAX_LINE = 20_000
 _PACKAGE_PARENT = Path(__file__).resolve().parent.parent.parent
 _ERRORS: dict[str, type[HeadroomError]] = {kind.__name__: kind for kind in (FormatError, SpecError, StorageError)}
@@ -59,7 +65,7 @@ def read_in_worker(
         progress: called now and then with the share that is done, 0 to 1.
         parameter_bytes: see `profiler.formats.convert.to_recording`.
         rules: a file of rules that come before Headroom's own.
-        seconds: how long the worker may take; by default what a file of this size may need.
+        seconds: the processor time that the worker may take; by default what a file of this size may need.
 
     Raises:
         StorageError: the file cannot be read, or ``out`` not written.
@@ -72,16 +78,19 @@ def read_in_worker(
     command = [sys.executable, "-m", "profiler.formats.worker", str(path), str(out)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=_environment(), text=True, encoding="utf-8", **pipes, **own_group()) as worker:
-        late = threading.Event()
-        timer = threading.Timer(limit, _end, (worker, late))
-        timer.start()
+        late, done = threading.Event(), threading.Event()
+        watch = threading.Thread(target=_watch, args=(worker, limit, late, done))
+        watch.start()
         try:
             error = _converse(worker, order, progress)
         finally:
-            timer.cancel()
+            done.set()
             worker.kill()
+            watch.join()
     if late.is_set():
-        raise FormatError(f"{path.name} was not read within {limit:.0f} s, enough for any snapshot of its size. It is not opened.")
+        raise FormatError(
+            f"{path.name} was not read within {limit:.0f} s of processor time, enough for any snapshot of its size. It is not opened."
+        )
     if error is not None:
         raise error
     if worker.returncode:
@@ -134,9 +143,18 @@ def _converse(worker: subprocess.Popen[str], order: str, progress: Callable[[flo
     return error
 
 
-def _end(worker: subprocess.Popen[str], late: threading.Event) -> None:
-    late.set()
-    worker.kill()
+def _watch(worker: subprocess.Popen[str], seconds: float, late: threading.Event, done: threading.Event) -> None:
+    """End the worker, and set ``late``, once it took its time: of the processor, since a machine that is busy takes longer for any file."""
+    began = time.monotonic()
+    while not done.wait(_LOOK_SECONDS):
+        try:
+            used = sum(psutil.Process(worker.pid).cpu_times()[:2])
+        except psutil.Error:
+            return  # it ended
+        if used > seconds or time.monotonic() - began > _MOST_WAITING * seconds:
+            late.set()
+            worker.kill()
+            return
 
 
 def _ended_badly(path: Path, code: int) -> FormatError:

@@ -20,6 +20,8 @@ from tests import builders
 from tests.conftest import ROOT
 
 Open = Callable[..., AppTest]
+_TIMEOUT_SECONDS = 120
+"""Far more than a page takes: a run that is given up goes on in its thread, and into the tests after it."""
 JOB = {"model": {"name": "tiny-gpt2"}, "workload": {"batch": 2, "seq": 16}}
 
 
@@ -51,7 +53,7 @@ def opened() -> Open:
     """Open a page at an address and return it after its first run."""
 
     def start(page: str, **query: str) -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=_TIMEOUT_SECONDS)
         app.run()
         for name, value in query.items():
             app.query_params[name] = value
