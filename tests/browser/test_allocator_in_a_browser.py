@@ -27,12 +27,13 @@ def test_the_page_is_drawn_in_both_themes_and_in_a_narrow_window(dashboard: Dash
 def test_a_click_on_a_chart_shows_the_segments_of_that_instant(dashboard: Dashboard, visit: Visit) -> None:
     watched = visit(dashboard)
     page = watched.open(f"/allocator?recording={dashboard.large}")
-    plot = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
-    assert plot
-    page.mouse.move(plot["x"] + plot["width"] * 0.5, plot["y"] + plot["height"] * 0.4)
-    page.wait_for_timeout(200)
-    for _ in range(5):  # a chart that is just being drawn takes no click
-        page.mouse.click(plot["x"] + plot["width"] * 0.5, plot["y"] + plot["height"] * 0.4)
+    for attempt in range(5):  # a chart that is just being drawn takes no click, and may still move
+        plot = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+        assert plot
+        x, y = plot["x"] + plot["width"] * (0.5 + attempt / 100), plot["y"] + plot["height"] * 0.4
+        page.mouse.move(x, y, steps=3)  # a click is on what the mouse was seen over before
+        page.wait_for_timeout(200)
+        page.mouse.click(x, y)
         page.wait_for_timeout(2000)
         if "at=" in page.url:
             break
