@@ -126,6 +126,13 @@ class Optimization(ABC):
             job: what is run, to read only.
         """
 
+    def rewrite(self, job: Job, options: Mapping[str, Value]) -> Job | None:
+        """Return the job that this one means with the optimization on, where that can be said without a toggle; None where it cannot.
+
+        What a `Job` has a field for, such as micro-batches, has its home there: the toggle is only another way to say it.
+        """
+        return None
+
     def refusal(self, job: Job) -> str | None:
         """Return why this job cannot have it, as a sentence that names the way out; None where it can."""
         if job.workload.kind in self.family.workloads:

@@ -5,7 +5,7 @@ Importing this needs no torch; `setup_for` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -65,15 +65,28 @@ def validate(job: Job) -> Job:
     Raises:
         SpecError: an optimization or option is not known or does not fit, two exclude each other, or the model cannot run the workload.
     """
-    check_workload(facts_of(job.model), job.workload, job.model.name)
     toggles = list(dict.fromkeys(map(_canonical, job.toggles)))
     _check_exclusive(toggles)
     for toggle in toggles:
         reason = REGISTRY[toggle.name].refusal(job)
         if reason is not None:
             raise SpecError(reason)
+    job, toggles = _rewritten(job, toggles)
+    check_workload(facts_of(job.model), job.workload, job.model.name)
     model = job.model if job.model.config is not None else replace(job.model, name=entry(job.model.name).name)
     return replace(job, model=model, toggles=(*toggles, *_defaults(job, toggles)))
+
+
+def switch_on(job: Job, toggles: Iterable[Toggle]) -> Job:
+    """Return ``job`` with more switched on: each takes the place of what the job has of the same exclusive family.
+
+    Raises:
+        SpecError: as `validate`; two of ``toggles`` may exclude each other too.
+    """
+    added = tuple(map(_canonical, toggles))
+    taken = {family for toggle in added if (family := REGISTRY[toggle.name].family).exclusive}
+    kept = tuple(toggle for toggle in validate(job).toggles if REGISTRY[toggle.name].family not in taken)
+    return validate(replace(validate(job), toggles=(*kept, *added)))
 
 
 def setup_for(job: Job) -> Setup:
@@ -112,6 +125,19 @@ def _canonical(toggle: Toggle) -> Toggle:
     values = item.read_options(dict(toggle.options))
     options = ((p.name, p.write(values[p.name])) for p in item.parameters if values[p.name] != p.default)
     return Toggle(item.name, tuple(sorted(options)))
+
+
+def _rewritten(job: Job, toggles: list[Toggle]) -> tuple[Job, list[Toggle]]:
+    """Return the job after those toggles that a job can say without them, and the toggles that are left."""
+    left = []
+    for toggle in sorted(toggles, key=lambda toggle: list(REGISTRY).index(toggle.name)):
+        item = REGISTRY[toggle.name]
+        rewritten = item.rewrite(job, item.read_options(dict(toggle.options)))
+        if rewritten is None:
+            left.append(toggle)
+        else:
+            job = rewritten
+    return job, left
 
 
 def _check_exclusive(toggles: list[Toggle]) -> None:
