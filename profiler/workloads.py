@@ -64,6 +64,8 @@ class Setup:
     """Entered around the forwards of prefill and decode."""
     make_scaler: Callable[[], GradScaler] = lambda: GradScaler("cpu", enabled=False)
     """Scales the loss, and the gradients back before the step; one that is not enabled does nothing."""
+    notes: list[str] = field(default_factory=list)
+    """What an optimization found when it was applied, such as that it changed no layer; engines keep them as facts."""
 
 
 def run(job: Job, setup: Setup, observer: Observer, *, read_loss: Callable[[Tensor], float | None] = Tensor.item) -> None:

@@ -49,6 +49,7 @@ def capture_job(job: Job, path: Path, *, key: str | None = None, progress: Progr
     except BaseException as error:
         recorder.stop(error)
         raise
+    recorder.add_facts(notes=setup.notes)
     return recorder.stop()
 
 
