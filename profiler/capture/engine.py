@@ -8,6 +8,7 @@ import torch
 
 from profiler import workloads
 from profiler.capture.recorder import Recorder
+from profiler.capture.repeat import FACT, repeat_job
 from profiler.errors import CaptureUnavailable
 from profiler.optimizations.registry import setup_for, validate
 from profiler.recording import Metadata
@@ -49,7 +50,8 @@ def capture_job(job: Job, path: Path, *, key: str | None = None, progress: Progr
     except BaseException as error:
         recorder.stop(error)
         raise
-    recorder.add_facts(notes=setup.notes)
+    recorder.pause()
+    recorder.add_facts(notes=setup.notes, **{FACT: repeat_job(job, progress)})
     return recorder.stop()
 
 

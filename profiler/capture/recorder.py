@@ -106,8 +106,6 @@ class Recorder(Session):
     def stop(self, error: BaseException | None = None) -> Metadata:
         """End the recording; see `Session`."""
         self.pause()
-        self._sampler.stop()
-        self._writer.add("samples", self._sampler.drain())
         return self._writer.close(self._final_metadata(error))
 
     def pause(self) -> None:
@@ -118,6 +116,8 @@ class Recorder(Session):
             self._flush()
             if self._gpu is not None:
                 self._gpu.stop()
+            self._sampler.stop()
+            self._writer.add("samples", self._sampler.drain())
 
     def _before_forward(self) -> None:
         """Cut the window here if a step is over."""
