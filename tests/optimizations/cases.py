@@ -1,0 +1,91 @@
+"""What every optimization is run with on both engines, and which tests stand for those that this machine cannot measure.
+
+To add one: its default options run on tiny-llama by themselves; put more under its name in `CASES`. One that the CPU refuses, or that only
+one engine runs, goes into `ORACLES` with the test that holds its bytes to something computed by hand or published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from profiler.models.catalogue import facts_of
+from profiler.optimizations.activations import checkpointed_every
+from profiler.optimizations.registry import optimization
+from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """Blocks of one size that real code allocates and a simulation does not, because fake tensors hold no values."""
+
+    why: str
+    num_bytes: int
+    num_alive: Callable[[Job], int]
+    """How many are alive at once at most, exactly, in the measured run of a job."""
+
+
+GENERATOR_STATES = Mechanism(
+    why="the state of the CPU's generator: checkpointing keeps one for every layer, and while one is run again the present one too",
+    num_bytes=5056,
+    num_alive=lambda job: -(-facts_of(job.model).num_layers // (checkpointed_every(job) or 1)) + 1,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of an optimization.
+
+    Args:
+        toggles: as users write them, the optimization among them.
+        workload: fields that differ from training with a batch of 2 x 32.
+        known: what only the measured run allocates, beside the scalars that numbers are wrapped into.
+    """
+
+    model: str
+    toggles: tuple[str, ...]
+    workload: Mapping[str, Any]
+    known: tuple[Mechanism, ...] = ()
+
+    @property
+    def job(self) -> Job:
+        """The job; the toggles' families say whether it trains."""
+        allowed = optimization(Toggle.parse(self.toggles[0]).name).family.workloads
+        kind = next(kind for kind in (WorkloadKind.TRAIN, WorkloadKind.DECODE, WorkloadKind.PREFILL) if kind in allowed)
+        workload = Workload(**({"kind": kind, "batch": 2, "seq": 32, "steps": 1, "new_tokens": 3} | dict(self.workload)))
+        return Job(model=Model(name=self.model), workload=workload, toggles=tuple(map(Toggle.parse, self.toggles)))
+
+    def __str__(self) -> str:
+        return " ".join([*self.toggles, self.model, *(f"{name}={value}" for name, value in self.workload.items())])
+
+
+def case(*toggles: str, model: str = "tiny-llama", known: tuple[Mechanism, ...] = (), **workload: Any) -> Case:
+    """Return a case; the first of ``toggles`` is what it is about."""
+    return Case(model, toggles, workload, known)
+
+
+DEFAULT_KNOWN: dict[str, tuple[Mechanism, ...]] = {"checkpointing": (GENERATOR_STATES,)}
+"""What only the measured run with default options allocates."""
+
+CASES: dict[str, tuple[Case, ...]] = {
+    "amp": (case("amp", model="tiny-gpt2"), case("amp:dtype=float16"), case("amp", kind="decode")),
+    "bfloat16": (case("bfloat16", model="tiny-bert"), case("bfloat16", kind="decode")),
+    "checkpointing": (case("checkpointing:every=2", model="tiny-gpt2", known=(GENERATOR_STATES,)),),
+    "lora": (case("lora:rank=4,targets=all-linear", model="tiny-bert"),),
+    "sgd": (case("sgd:momentum=0.9"),),
+    "adamw": (case("adamw:implementation=foreach"),),
+}
+"""Beside every optimization's default options on tiny-llama."""
+
+ORACLES: dict[str, str] = {
+    "efficient": "tests/simulate/cuda/test_sdpa.py::test_efficient_keeps_the_mask_of_every_call_in_the_compute_dtype",
+}
+"""Of those that one engine runs alone, or a CPU cannot: the test that holds their bytes."""
+
+NO_OTHER_BYTES: dict[str, str] = {
+    "sdpa": "what transformers chooses anyway",
+    "flash": "the CPU's only fused kernel, which torch chooses anyway",
+    "adam": "AdamW scales the parameters in place and Adam adds to the gradients in place; both keep two moments",
+}
+"""Of those that allocate what the run without them does, on tiny-llama and a CPU: the reason."""

@@ -1,0 +1,135 @@
+"""Every optimization of the registry, measured and simulated on this machine: the same bytes at every phase, the peak and every category.
+
+Only what fake tensors cannot have differs: scalars that Python's numbers are wrapped into, and the mechanisms that `cases` names, whose
+bytes are asserted too. What cannot run here is held by the test that `ORACLES` names.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from profiler.analysis.blocks import Blocks
+from profiler.analysis.equality import compare_recordings
+from profiler.errors import SpecError
+from profiler.optimizations.registry import REGISTRY, validate
+from profiler.planner.validation import measure_and_simulate
+from profiler.recording import Provenance, Recording
+from profiler.spec import Job
+from tests.conftest import ROOT
+from tests.optimizations.cases import CASES, DEFAULT_KNOWN, NO_OTHER_BYTES, ORACLES, Case, case
+
+SCALAR_BYTES = 8
+"""At most, of what an operator wraps a Python number into, and of the numbers that an optimizer makes of its step counters."""
+MAX_SCALARS = 64
+"""So many of them may be alive at once beside those that a simulation has."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The recordings of one job."""
+
+    measured: Recording
+    simulated: Recording
+
+
+@cache
+def run_both(job: Job) -> Pair:
+    """Return both recordings of a validated job."""
+    gc.collect()  # models of earlier runs that refer to themselves would count as memory that was there before
+    with TemporaryDirectory() as folder:
+        return Pair(*measure_and_simulate(job, "cpu", Path(folder)))
+
+
+def runs_here(name: str) -> bool:
+    """Return whether a CPU can run an optimization on both engines."""
+    if REGISTRY[name].engines != {Provenance.MEASURED, Provenance.SIMULATED}:
+        return False
+    try:
+        return validate(case(name).job) is not None
+    except SpecError:
+        return False
+
+
+HERE = tuple(name for name in REGISTRY if runs_here(name))
+ALL_CASES = (
+    *(case(name, known=DEFAULT_KNOWN.get(name, ())) for name in HERE),
+    *(extra for extras in CASES.values() for extra in extras),
+)
+
+
+@pytest.mark.parametrize("wanted", ALL_CASES, ids=str)
+def test_measured_and_simulated_bytes_are_equal(wanted: Case) -> None:
+    job = validate(wanted.job)
+    pair = run_both(job)
+    sizes = [mechanism.num_bytes for mechanism in wanted.known]
+
+    equality = compare_recordings(without(pair.measured, sizes), without(pair.simulated, sizes))
+
+    assert equality.largest_difference == 0, [phase for phase in equality.phases if phase.end.difference or phase.peak.difference]
+    for mechanism in wanted.known:
+        assert most_alive(pair.measured, mechanism.num_bytes) == mechanism.num_alive(job), mechanism.why
+        assert most_alive(pair.simulated, mechanism.num_bytes) == 0, mechanism.why
+    whole = compare_recordings(pair.measured, pair.simulated)
+    named_bytes = sum(mechanism.num_bytes * mechanism.num_alive(job) for mechanism in wanted.known)
+    assert whole.largest_difference <= named_bytes + MAX_SCALARS * SCALAR_BYTES
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_toggle_changes_bytes_somewhere_or_says_that_it_does_not(name: str) -> None:
+    job = validate(case(name).job)
+    baseline = validate(Job(model=job.model, workload=case(name).job.workload))
+    if job == baseline:
+        return  # what holds where nothing is switched on
+    with_it, without_it = run_both(job).simulated, run_both(baseline).simulated
+    changed = allocated(with_it) != allocated(without_it)
+
+    assert changed != (name in NO_OTHER_BYTES or bool(with_it.metadata.facts["notes"]))
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_what_does_not_run_here_on_both_engines_is_held_by_another_test(name: str) -> None:
+    assert (name in ORACLES) != (name in HERE), f"{name}: name the test of its bytes in tests/optimizations/cases.py::ORACLES"
+
+
+@pytest.mark.parametrize(("name", "test"), ORACLES.items())
+def test_the_test_that_stands_for_a_toggle_exists(name: str, test: str) -> None:
+    path, _, function = test.partition("::")
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+    assert name in REGISTRY
+    assert function in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_case_is_of_a_toggle_of_the_registry() -> None:
+    assert not (CASES.keys() | DEFAULT_KNOWN.keys() | NO_OTHER_BYTES.keys()) - REGISTRY.keys()
+
+
+def without(recording: Recording, sizes: list[int]) -> Recording:
+    """Return a recording without scalars and without blocks of these sizes."""
+    num_bytes = recording.events["requested_bytes"].to_numpy()
+    kept = (num_bytes > SCALAR_BYTES) & ~np.isin(num_bytes, sizes)
+    return Recording(metadata=recording.metadata, events=recording.events.filter(pa.array(kept)), marks=recording.marks)
+
+
+def most_alive(recording: Recording, num_bytes: int) -> int:
+    """Return how many blocks of a size are alive at once at most."""
+    blocks = Blocks.of(recording)
+    alive = np.zeros(blocks.num_events + 1, np.int64)
+    chosen = blocks.bytes == num_bytes
+    np.add.at(alive, blocks.birth_event[chosen], 1)
+    np.add.at(alive, np.minimum(blocks.death_event[chosen], blocks.num_events), -1)
+    return int(np.cumsum(alive)[:-1].max(initial=0))
+
+
+def allocated(recording: Recording) -> list[int]:
+    """Return the bytes of every block that was born, in order."""
+    return Blocks.of(recording).bytes.tolist()
