@@ -52,8 +52,12 @@ class Setup:
     """The attention implementation, in transformers' words; None leaves the choice to it."""
     make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] | None = None
     """Given the parameters that require gradients; needed for training only."""
+    load: Callable[[nn.Module, torch.device], nn.Module] | None = None
+    """Given the model on the host, brings it to the device in another form than it was made; None moves it as it is."""
     transforms: list[Callable[[nn.Module], nn.Module]] = field(default_factory=list)
     """Change the model after it is built and moved, in this order, before the optimizer is made."""
+    once_built: list[Callable[[nn.Module, Optimizer], None]] = field(default_factory=list)
+    """Given the model and its optimizer, once both are there, before the first step; for training only."""
     forward_contexts: list[Callable[[], AbstractContextManager[Any]]] = field(default_factory=list)
     """Entered anew around every forward, the first outermost; backward runs outside of them."""
     make_cache: Callable[[nn.Module, int], Any] | None = None
@@ -100,7 +104,9 @@ def run(job: Job, setup: Setup, observer: Observer, *, read_loss: Callable[[Tens
 
 
 def _built_model(job: Job, setup: Setup) -> nn.Module:
-    model = build_model(job.model, setup.dtype, job.device, attention=setup.attention)
+    model = build_model(job.model, setup.dtype, job.device if setup.load is None else "cpu", attention=setup.attention)
+    if setup.load is not None:
+        model = setup.load(model, torch.device(job.device))
     for transform in setup.transforms:
         model = transform(model)
     return model.train(job.workload.kind is WorkloadKind.TRAIN)
@@ -111,7 +117,10 @@ def _built_optimizer(job: Job, setup: Setup, model: nn.Module) -> Optimizer | No
         return None
     if setup.make_optimizer is None:
         raise SpecError("Training needs an optimizer. Switch one on, such as adamw.")
-    return setup.make_optimizer(parameter for parameter in model.parameters() if parameter.requires_grad)
+    optimizer = setup.make_optimizer(parameter for parameter in model.parameters() if parameter.requires_grad)
+    for tell in setup.once_built:
+        tell(model, optimizer)
+    return optimizer
 
 
 class _Loop:
