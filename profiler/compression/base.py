@@ -1,0 +1,107 @@
+"""What a technique of the lab is, as data: names, promise, parameters, and where its code is. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from profiler.errors import unknown_name
+from profiler.optimizations.base import Parameter, Value
+
+if TYPE_CHECKING:
+    from profiler.compression.subject import Subject
+
+
+class Kind(StrEnum):
+    """What a technique does to a model; pages group by it."""
+
+    QUANTIZATION = "quantization"
+    PRUNING = "pruning"
+    SPARSE_STORAGE = "sparse storage"
+    SMALLER_MODEL = "smaller model"
+    CODING = "coding"
+    TRAINING = "training"
+
+
+class Saves(StrEnum):
+    """Where a technique's saving is found."""
+
+    MEMORY = "memory"
+    """In the memory that the model takes while it runs, and on disk."""
+    DISK = "disk"
+    """On disk and in transfer only: the model is expanded before it runs."""
+    NOTHING = "nothing"
+    """Nowhere by itself; it prepares another technique or repairs quality."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Technique:
+    """One thing that can be done to a model."""
+
+    name: str
+    """What users type."""
+    label: str
+    kind: Kind
+    saves: Saves
+    promise: str
+    """One sentence: what is commonly claimed."""
+    explanation: str
+    """One paragraph: what it does, what it saves, what it costs, when it saves nothing."""
+    formula: str
+    """The bytes to expect, as text."""
+    source: str
+    code: str
+    """``module:function`` below ``profiler.compression``; called with the subject and a value for every parameter by name."""
+    parameters: tuple[Parameter, ...] = ()
+    amount: str | None = None
+    """The parameter that ``--amount`` and a sweep vary."""
+    needs: tuple[str, ...] = ()
+    """Packages that must be installed, by the names under which they are installed."""
+    first: bool = False
+    """It starts from a model of its own, so nothing may come before it."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The packages of `needs` that are not installed here."""
+        return tuple(name for name in self.needs if importlib.util.find_spec(_MODULES.get(name, name)) is None)
+
+    @property
+    def to_install(self) -> str | None:
+        """What to tell where packages are missing, such as ``Install torchao to measure this.``; None where nothing is."""
+        return f"Install {' and '.join(self.missing)} to measure this: pip install {' '.join(self.missing)}." if self.missing else None
+
+    def read_options(self, options: Mapping[str, str]) -> dict[str, Value]:
+        """Return a value for every parameter, given or default.
+
+        Raises:
+            SpecError: an option is not known or its value not possible.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name in options:
+            if name not in known:
+                listed = f"It has {', '.join(known)}." if known else "It has no options."
+                raise unknown_name(f"option of {self.name}", name, known, listed)
+        return {name: item.parse(options[name]) if name in options else item.default for name, item in known.items()}
+
+    def load(self) -> Callable[..., None]:
+        """Return the function that applies it; loads torch."""
+        module, _, name = self.code.partition(":")
+        function: Callable[..., None] = getattr(importlib.import_module(f"profiler.compression.{module}"), name)
+        return function
+
+    def apply(self, subject: Subject, options: Mapping[str, Value]) -> None:
+        """Change the subject.
+
+        Args:
+            subject: is changed.
+            options: a value for every parameter.
+        """
+        self.load()(subject, **options)
+
+
+_MODULES = {"optimum-quanto": "optimum.quanto", "scikit-learn": "sklearn"}
+"""Packages that are imported under another name than they are installed under."""

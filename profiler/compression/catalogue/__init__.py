@@ -1,0 +1,1 @@
+"""The techniques of the lab as data, one file a kind. Loads no torch."""

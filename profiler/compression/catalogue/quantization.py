@@ -1,0 +1,223 @@
+"""Quantization: fewer bits a weight."""
+
+from __future__ import annotations
+
+from profiler.compression.base import Kind, Saves, Technique
+from profiler.optimizations.base import Parameter, ParameterKind
+
+_AO = "torch.ao.quantization: https://docs.pytorch.org/docs/stable/quantization.html"
+_TORCHAO = "torchao: https://docs.pytorch.org/ao/stable/"
+_QUANTO = "optimum-quanto: https://github.com/huggingface/optimum-quanto"
+
+_HALF_FORMULA = "2 bytes a number instead of 4: 0.5 of the model"
+_INT8_FORMULA = "rows x columns + 4 bytes a row (scale) for each linear layer; embeddings stay float32"
+
+BFLOAT16 = Technique(
+    name="bfloat16",
+    label="bfloat16",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="Half the memory at the same quality.",
+    explanation=(
+        "Every parameter is kept in 16 bits with float32's range. Halves memory and file exactly, nearly without loss, and is faster where"
+        " the processor has bfloat16 instructions."
+    ),
+    formula=_HALF_FORMULA,
+    source="torch.nn.Module.to",
+    code="quantize:to_bfloat16",
+)
+
+FLOAT16 = Technique(
+    name="float16",
+    label="float16",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="Half the memory, twice as fast.",
+    explanation=(
+        "Every parameter is kept in 16 bits with 10 bits of fraction. Halves memory and file exactly. On a processor without float16"
+        " arithmetic each product is slower, by several times: the format is made for GPUs."
+    ),
+    formula=_HALF_FORMULA,
+    source="torch.nn.Module.to",
+    code="quantize:to_float16",
+)
+
+DYNAMIC_INT8 = Technique(
+    name="dynamic-int8",
+    label="Dynamic int8 (torch.ao)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="A quarter of the memory and two to four times as fast, with one call.",
+    explanation=(
+        "Weights of linear and LSTM layers become int8 with one scale a tensor, activations are quantized at every call with one range a"
+        " tensor. Fast, but one range for all activations costs much quality on real language models. Layers of another class, such as"
+        " GPT-2's Conv1D, are skipped without a word: the notes say how many layers were changed. Some engines pack a second copy."
+    ),
+    formula="rows x columns bytes a layer and one scale; embeddings stay float32",
+    source=_AO,
+    code="quantize:dynamic_int8",
+    parameters=(
+        Parameter(
+            name="engine",
+            kind=ParameterKind.CHOICE,
+            default="x86",
+            choices=("x86", "fbgemm", "onednn", "qnnpack"),
+            help="who packs and multiplies; they differ in resident memory",
+        ),
+    ),
+)
+
+DYNAMIC_FLOAT16 = Technique(
+    name="dynamic-float16",
+    label="Dynamic float16 (torch.ao)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="Half the memory of linear layers.",
+    explanation=(
+        "Weights of linear layers are packed as float16 outside of what Python sees: unpacking them gives float32, and so the held bytes"
+        " count what an unpacked copy would take. Only the resident set shows the saving, and the file has none."
+    ),
+    formula="packed: 2 bytes a weight, resident only; held as Python sees it and file: 4",
+    source=_AO,
+    code="quantize:dynamic_float16",
+)
+
+STATIC_INT8 = Technique(
+    name="static-int8",
+    label="Static int8 (PT2E)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.NOTHING,
+    promise="A quarter of the memory, and faster than dynamic since ranges are known beforehand.",
+    explanation=(
+        "The model is exported, observers find the ranges of activations on a few batches, weights become int8. Run as it is, the exported"
+        " graph keeps the float32 originals beside the int8 weights: it takes more memory than before until a compiler has folded them."
+    ),
+    formula="the float32 model + 1 byte a quantized weight, until compiled",
+    source="torchao.quantization.pt2e",
+    code="quantize:static_int8",
+    parameters=(
+        Parameter(
+            name="batches", kind=ParameterKind.INTEGER, default=4, low=1, high=64, help="batches of training data that show the ranges"
+        ),
+    ),
+    needs=("torchao",),
+)
+
+INT8_WEIGHT_ONLY = Technique(
+    name="int8-weight-only",
+    label="int8 weights (torchao)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="A quarter of the memory at the same quality.",
+    explanation=(
+        "Weights of linear layers become int8 with one scale a row; each product expands them first. Embeddings stay float32, which is why"
+        " a model with a large vocabulary stays far above a quarter."
+    ),
+    formula=_INT8_FORMULA,
+    source=_TORCHAO,
+    code="quantize:int8_weight_only",
+    needs=("torchao",),
+)
+
+INT8_ACTIVATIONS = Technique(
+    name="int8-dynamic",
+    label="int8 weights and activations by token (torchao)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="int8 arithmetic without the damage of one range for all activations.",
+    explanation=(
+        "As int8 weights, and the activations of each token are quantized with a range of their own. Keeps quality where dynamic int8 with"
+        " one range a tensor loses it."
+    ),
+    formula=_INT8_FORMULA,
+    source=_TORCHAO,
+    code="quantize:int8_activations",
+    needs=("torchao",),
+)
+
+FLOAT8_WEIGHT_ONLY = Technique(
+    name="float8-weight-only",
+    label="float8 weights (torchao)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="A quarter of the memory with a format that newer GPUs compute in.",
+    explanation="Weights of linear layers become float8 (e4m3) with one scale a row; each product expands them first.",
+    formula=_INT8_FORMULA,
+    source=_TORCHAO,
+    code="quantize:float8_weight_only",
+    needs=("torchao",),
+)
+
+INT4_IN_INT8 = Technique(
+    name="intx-weight-only",
+    label="int4 values in int8 storage (torchao)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="An eighth of the memory.",
+    explanation=(
+        "Weights take one of 16 values (or 4) with a scale a group, but each is kept in a whole byte: the quality of int4 at the size of"
+        " int8. A name is no storage format; look at the held bytes."
+    ),
+    formula="rows x columns + 4 bytes (scale) and 1 byte (zero point) a group of each linear layer",
+    source=_TORCHAO,
+    code="quantize:intx_weight_only",
+    parameters=(
+        Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("2", "4"), help="bits that a weight's values need"),
+        Parameter(name="group", kind=ParameterKind.CHOICE, default="32", choices=("32", "64", "128"), help="weights that share a scale"),
+    ),
+    amount="bits",
+    needs=("torchao",),
+)
+
+PACKED = Technique(
+    name="packed-int",
+    label="int8, int4, int2 packed (quanto)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="An eighth of the memory with 4 bits.",
+    explanation=(
+        "Weights of linear layers are packed, two (int4) or four (int2) a byte, with a scale and a zero point a group; each product"
+        " expands them first. int4 costs little on a small model and more on a large one that was quantized before; int2 costs much."
+    ),
+    formula="bits/8 bytes a weight + 8 bytes a group of 128 (int4, int2) or 4 bytes a row (int8); embeddings stay float32",
+    source=_QUANTO,
+    code="quantize:packed",
+    parameters=(Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("2", "4", "8"), help="bits a weight"),),
+    amount="bits",
+    needs=("optimum-quanto",),
+)
+
+K_MEANS = Technique(
+    name="k-means",
+    label="Shared weights (k-means)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.DISK,
+    promise="5 bits a weight instead of 32.",
+    explanation=(
+        "The weights of each matrix are grouped into 2^bits clusters and each takes its cluster's mean; weights that were pruned stay"
+        " zero. Saves on disk: the file keeps indices and the means. In memory the model runs on float32 as before. An entropy coder makes"
+        " the file smaller still, since clusters are not equally full."
+    ),
+    formula="bits/8 bytes a weight + 4 x 2^bits bytes a matrix on disk; 1.00 in memory",
+    source="Han, Mao, Dally 2016: Deep Compression, arXiv:1510.00149",
+    code="kmeans:share_weights",
+    parameters=(
+        Parameter(name="bits", kind=ParameterKind.INTEGER, default=5, low=1, high=8, help="2^bits clusters a matrix"),
+        Parameter(name="rounds", kind=ParameterKind.INTEGER, default=25, low=1, high=200, help="rounds of Lloyd's algorithm"),
+    ),
+    amount="bits",
+)
+
+TECHNIQUES: tuple[Technique, ...] = (
+    BFLOAT16,
+    FLOAT16,
+    INT8_WEIGHT_ONLY,
+    INT8_ACTIVATIONS,
+    FLOAT8_WEIGHT_ONLY,
+    INT4_IN_INT8,
+    PACKED,
+    DYNAMIC_INT8,
+    DYNAMIC_FLOAT16,
+    STATIC_INT8,
+    K_MEANS,
+)

@@ -1,0 +1,91 @@
+"""A model -> the storages that it holds, each once, seen through tensor subclasses, sparse tensors and torch.ao's packed weights.
+
+`sys.getsizeof` sees the object alone, `parameters()` misses indices, scales and packed weights, and `nbytes` counts a view of a long buffer
+as short: a CSR tensor of torch holds column indices twice as long as it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SPARSE_PARTS: dict[torch.layout, tuple[str, ...]] = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+}
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Return the bytes of all storages that a model holds, each counted once and in full."""
+    return sum(part.untyped_storage().nbytes() for part in unique_storages(tensors_of(model)))
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every plain dense tensor that a model holds, with a name: parameters, buffers, their parts, and what is packed.
+
+    A packed weight of torch.ao is unpacked, so that its bytes can be counted: the same bytes for int8, twice as many for float16.
+    """
+    for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)):
+        yield from plain_parts(name, tensor)
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, torch.ScriptObject):
+                for index, tensor in enumerate(unpacked(value)):
+                    yield from plain_parts(f"{name}.{attribute}.{index}", tensor)
+            elif isinstance(value, Tensor):
+                yield from plain_parts(f"{name}.{attribute}", value)
+
+
+def plain_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the dense tensors that a tensor consists of: of a subclass its inner ones, of a sparse one indices and values."""
+    if isinstance(tensor, nn.Parameter):
+        tensor = tensor.data if type(tensor) is nn.Parameter else tensor
+    if hasattr(tensor, "__tensor_flatten__"):
+        for inner in tensor.__tensor_flatten__()[0]:
+            yield from plain_parts(f"{name}.{inner}", getattr(tensor, inner))
+    elif tensor.layout in _SPARSE_PARTS:
+        for part in _SPARSE_PARTS[tensor.layout]:
+            yield f"{name}.{part}", getattr(tensor, part)()
+    elif tensor.layout is not torch.strided:
+        raise NotImplementedError(f"{name} has the layout {tensor.layout}, whose parts are not counted here.")
+    else:
+        yield name, tensor
+        yield from _scales(name, tensor)
+
+
+def unpacked(packed: Any) -> list[Tensor]:
+    """Return the tensors in a packed weight of torch.ao, or of what holds one."""
+    state = packed.__getstate__() if not hasattr(packed, "unpack") else packed.unpack()
+    found: list[Tensor] = []
+    _collect(state, found)
+    return found
+
+
+def unique_storages(tensors: Iterator[tuple[str, Tensor]]) -> list[Tensor]:
+    """Return one tensor of each storage."""
+    first: dict[int, Tensor] = {}
+    for _, tensor in tensors:
+        if tensor.device.type != "meta" and tensor.untyped_storage().nbytes():
+            first.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+    return list(first.values())
+
+
+def _scales(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the scales and zero points of a quantized tensor of torch, which are no part of its storage where there is one a row."""
+    if tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
+        yield f"{name}.scales", tensor.q_per_channel_scales()
+        yield f"{name}.zero_points", tensor.q_per_channel_zero_points()
+
+
+def _collect(value: Any, found: list[Tensor]) -> None:
+    if isinstance(value, Tensor):
+        found.append(value)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _collect(item, found)
+    elif isinstance(value, torch.ScriptObject):
+        found.extend(unpacked(value))

@@ -1,0 +1,178 @@
+"""What an experiment found, as data, and the folder of the store where results are kept as JSON. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from profiler.compression.experiment import Experiment
+from profiler.errors import FormatError, SpecError, StorageError
+from profiler.storage import RunStore
+from profiler.units import MIB
+
+_MAX_RESULT_BYTES = MIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A model's bytes, three ways, since each way alone is blind to something."""
+
+    held_bytes: int
+    """Storages that the model holds, each once: through tensor subclasses, indices of sparse tensors and packed weights of torch.ao."""
+    resident_bytes: int
+    """What the process grew by, from before the model was built until after a forward pass; freed memory given back first."""
+    file_bytes: int
+    """The file that was written and read back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How well a model does on the held-out batches."""
+
+    loss: float
+    """Mean cross entropy in nats per unit: byte, token or document."""
+    accuracy: float
+    """Share of targets that the largest logit names."""
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the loss: per unit."""
+        return math.exp(min(self.loss, 700.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageFacts:
+    """A model after one technique of a pipeline."""
+
+    stage: str
+    """The technique as text."""
+    held_bytes: int
+    file_bytes: int
+    loss: float
+    conversion_peak_bytes: int
+    """The process's growth at its highest while the technique was applied, from before the model was built."""
+    conversion_seconds: float
+    """Processor seconds that applying it took."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """What the technique itself counted, such as ``entropy_bytes`` or ``control_loss``; keys say their unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """An experiment's facts beside those of the untouched model."""
+
+    experiment: Experiment
+    unit: str
+    """What the losses are per: ``byte``, ``token`` or ``document``."""
+    size: Size
+    baseline_size: Size
+    quality: Quality
+    baseline_quality: Quality
+    agreement: float
+    """Share of held-out places where the largest logit is the baseline's."""
+    divergence: float
+    """Mean Kullback-Leibler divergence of the outputs from the baseline's, in nats."""
+    seconds: float
+    """Processor seconds of one forward pass on one thread: the median of several, taken in turns with the baseline's."""
+    baseline_seconds: float
+    conversion_peak_bytes: int
+    conversion_seconds: float
+    stages: tuple[StageFacts, ...]
+    exact_file: bool
+    """The file, read back, gives exactly the model that was measured."""
+    notes: tuple[str, ...] = ()
+    """Sentences that the techniques said, such as that no layer was changed."""
+    model_hash: str = ""
+    """A digest of the baseline's weights."""
+    histograms: dict[str, Any] = field(default_factory=dict)
+    """``before`` and ``after``: counts of the weights of the matrices between common ``edges``."""
+    versions: dict[str, str] = field(default_factory=dict)
+    created: float = 0.0
+    """Seconds since the epoch."""
+
+    def ratio(self, name: str) -> float:
+        """Return ``held_bytes``, ``resident_bytes`` or ``file_bytes`` as a share of the baseline's."""
+        return float(getattr(self.size, name) / max(1, getattr(self.baseline_size, name)))
+
+    def facts(self) -> dict[str, Any]:
+        """Return one flat row of plain data, as the command line prints and pages tabulate."""
+        row: dict[str, Any] = {"model": self.experiment.model, "technique": self.experiment.technique, "seed": self.experiment.seed}
+        for size, prefix in ((self.size, ""), (self.baseline_size, "baseline_")):
+            row |= {prefix + name: value for name, value in asdict(size).items()}
+        for quality, prefix in ((self.quality, ""), (self.baseline_quality, "baseline_")):
+            row |= {f"{prefix}loss": quality.loss, f"{prefix}perplexity": quality.perplexity, f"{prefix}accuracy": quality.accuracy}
+        for name in ("unit", "agreement", "divergence", "seconds", "baseline_seconds", "conversion_peak_bytes", "conversion_seconds"):
+            row[name] = getattr(self, name)
+        return row | {"exact_file": self.exact_file, "notes": list(self.notes), "model_hash": self.model_hash}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), "experiment": self.experiment.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Return the result that plain data describes.
+
+        Raises:
+            FormatError: the data is not a result.
+        """
+        try:
+            known = {item.name: data[item.name] for item in fields(cls) if item.name in data}
+            known |= {"experiment": Experiment.from_json(data["experiment"]), "notes": tuple(data["notes"])}
+            known |= {name: Size(**data[name]) for name in ("size", "baseline_size")}
+            known |= {name: Quality(**data[name]) for name in ("quality", "baseline_quality")}
+            known["stages"] = tuple(StageFacts(**stage) for stage in data["stages"])
+            return cls(**known)
+        except (KeyError, TypeError, SpecError) as error:
+            raise FormatError(f"This is not a result of the compression lab ({error}). Measure it again.") from error
+
+
+class ResultStore:
+    """The results that are kept, each a JSON file under the key of its run.
+
+    Args:
+        home: the run store's folder; by default ``$HEADROOM_HOME``, else ``.headroom``.
+    """
+
+    def __init__(self, home: Path | str | None = None) -> None:
+        self.folder = RunStore(home).home / "compression"
+
+    def find(self, key: str) -> Result | None:
+        """Return the result under this key, or None; a damaged file is none."""
+        return _read(self.folder / f"{key}.json")
+
+    def list(self) -> list[Result]:
+        """Return all results, newest first; files that cannot be read are left out."""
+        found = [result for path in self.folder.glob("*.json") if (result := _read(path))]
+        return sorted(found, key=lambda result: result.created, reverse=True)
+
+    def add(self, key: str, result: Result) -> None:
+        """Keep a result.
+
+        Raises:
+            StorageError: the store is read-only or full.
+        """
+        path = self.folder / f"{key}.json"
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(result.to_json()), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StorageError(
+                f"{path} cannot be written: {error.strerror}. Free space there, or choose another folder (HEADROOM_HOME)."
+            ) from error
+
+
+def _read(path: Path) -> Result | None:
+    try:
+        if path.stat().st_size > _MAX_RESULT_BYTES:
+            return None
+        return Result.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, FormatError):
+        return None

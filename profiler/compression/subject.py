@@ -1,0 +1,45 @@
+"""The model that an experiment works on, and what the techniques of a pipeline leave for those that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from profiler.compression.files import StateFile, WeightFile
+from profiler.compression.task import Task
+
+
+def _silent(phase: str, share: float) -> None:
+    del phase, share
+
+
+@dataclass
+class Subject:
+    """What techniques change."""
+
+    task: Task
+    model: nn.Module
+    """What is there now; float32 and in evaluation mode at the start."""
+    seed: int = 0
+    folder: Path = field(default_factory=Path)
+    """For temporary files."""
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    """By a matrix's name, True where a weight was pruned away; training keeps those at zero."""
+    codebooks: dict[str, Tensor] = field(default_factory=dict)
+    """By a matrix's name, the values that its weights share."""
+    file: WeightFile = field(default_factory=StateFile)
+    """How the model is written."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the user."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """What the technique at work counted; keys say their unit."""
+    tell: Callable[[str, float], None] = _silent
+    """Called with a phase and the share of it that is done, 0 to 1; what it raises ends the work."""
+
+    def note_changed(self, num_layers: int, what: str) -> None:
+        """Say how many layers a technique changed; that it changed none is what users must hear."""
+        self.notes.append(f"{num_layers} layers changed: {what}." if num_layers else f"0 layers changed: this model has no {what}.")
+        self.extra["num_layers_changed"] = float(num_layers)
