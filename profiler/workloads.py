@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Protocol
 
 import torch
@@ -131,13 +132,14 @@ class _Loop:
         self.device = torch.device(job.device)
         self.num_steps = job.workload.warmup_steps + job.workload.steps
         self.generator = torch.Generator().manual_seed(job.workload.seed)
+        self.random = Random(job.workload.seed)
         self.scaler = setup.make_scaler()
         self.kept: Any = None
         """The last outputs, where the workload keeps them."""
 
     def tokens(self) -> Tensor:
         """Return the token ids of the next batch, still on the host."""
-        return make_tokens(self.facts, self.workload.batch, self.workload.seq, self.generator)
+        return make_tokens(self.facts, self.workload.batch, self.workload.seq, self.random)
 
     def training_batch(self) -> dict[str, Tensor]:
         """Return the next training batch, on the device."""

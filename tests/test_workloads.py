@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 
 from profiler.errors import SpecError
 from profiler.models.catalogue import CATALOGUE, entry
+from profiler.models.text import language_reference
 from profiler.optimizations.registry import setup_for
 from profiler.recording import Phase
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind, ZeroGrad
@@ -176,8 +178,9 @@ def test_it_trains_as_a_loop_written_by_hand_does() -> None:
     listener = Listener()
     listen(job(kind="prefill", steps=1, warmup_steps=0), listener)  # the same seed: the same model and the same first batch
     model, tokens = listener.model.train(), listener.inputs[0]["input_ids"]
-    generator = torch.Generator().manual_seed(0)
-    batches = [torch.randint(2, 50, (4, 8), generator=generator) for _ in range(2)]
+    text, random = language_reference(), Random(0)
+    places = [[random.randrange(len(text) - 7) for _ in range(4)] for _ in range(2)]
+    batches = [torch.tensor([[2 + byte % 48 for byte in text[place : place + 8]] for place in four]) for four in places]
     assert torch.equal(batches[0], tokens)
     expected = []
     for batch in batches:

@@ -1,17 +1,19 @@
 """A head and a shape -> the tensors that the model is fed.
 
-Tokens are drawn on the host from a generator of their own, so that the same seed gives the same batches whatever else is random in the run,
-and whatever the micro-batches.
+Tokens are cut from real text on the host, at places drawn from a generator of their own, so that the same seed gives the same batches
+whatever else is random in the run, and whatever the micro-batches.
 """
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from profiler.models.config import ConfigFacts, Head
+from profiler.models.text import language_reference
 
 IGNORED_LABEL = -100
 _FIRST_TOKEN = 2
@@ -20,9 +22,14 @@ _MASKED_SHARE = 0.15
 """Of the tokens of masked language modelling (Devlin et al. 2018, section 3.1)."""
 
 
-def make_tokens(facts: ConfigFacts, batch: int, seq: int, generator: torch.Generator) -> Tensor:
-    """Return random token ids, batch x seq, int64 on the host."""
-    return torch.randint(min(_FIRST_TOKEN, facts.vocab_size - 1), facts.vocab_size, (batch, seq), generator=generator)
+def make_tokens(facts: ConfigFacts, batch: int, seq: int, random: Random) -> Tensor:
+    """Return token ids of real text, one a byte, batch x seq, int64 on the host."""
+    text = language_reference()
+    text *= -(-2 * seq // len(text))  # long enough for any place to begin at
+    places = [random.randrange(len(text) - seq + 1) for _ in range(batch)]
+    first = min(_FIRST_TOKEN, facts.vocab_size - 1)
+    num_ids = facts.vocab_size - first
+    return torch.tensor([[first + byte % num_ids for byte in text[place : place + seq]] for place in places], dtype=torch.int64)
 
 
 def training_batch(facts: ConfigFacts, tokens: Tensor, generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
