@@ -59,6 +59,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
+        if any(_is_wrapper(kind) for kind in types):
+            return NotImplemented  # what it is made of is worked on next, with this mode in place again
         if func is _ITEM and isinstance(args[0], FakeTensor):
             return _value(args[0])
         if func is _DEVICE:
@@ -119,6 +121,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._modules_by_sequence[number] = module
             self._last_sequence = sequence
         return Standing(module, operator, in_backward, in_backward)
+
+
+@cache
+def _is_wrapper(kind: type) -> bool:
+    """Tell whether tensors of a type hold others and no memory of their own, as quantized ones do."""
+    return hasattr(kind, "__tensor_flatten__")
 
 
 @cache
