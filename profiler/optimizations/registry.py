@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
-from profiler.optimizations import activations, adapters, attention, kv_cache, optimizers, precision
+from profiler.optimizations import activations, adapters, attention, batching, kv_cache, optimizers, precision
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.spec import Job, Toggle
 
@@ -26,6 +26,7 @@ _ALL: tuple[Optimization, ...] = (
     *attention.OPTIMIZATIONS,
     *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
     *activations.OPTIMIZATIONS,
+    *batching.OPTIMIZATIONS,
     *kv_cache.OPTIMIZATIONS,
     *optimizers.OPTIMIZATIONS,
 )
@@ -142,12 +143,16 @@ def _rewritten(job: Job, toggles: list[Toggle]) -> tuple[Job, list[Toggle]]:
 
 def _check_exclusive(toggles: list[Toggle]) -> None:
     taken: dict[Family, str] = {}
+    names = set[str]()
     for toggle in toggles:
         family = REGISTRY[toggle.name].family
         if family.exclusive and family in taken:
             raise SpecError(
                 f"{taken[family]} and {toggle.name} are both switched on, but a run has one {family.label.lower()}. Switch one off."
             )
+        if toggle.name in names:
+            raise SpecError(f"{toggle.name} is switched on twice, with different options. Keep one.")
+        names.add(toggle.name)
         taken[family] = toggle.name
 
 

@@ -81,7 +81,7 @@ def test_a_model_in_capitals_is_the_same_job() -> None:
 def test_validating_again_changes_nothing() -> None:
     for name, item in REGISTRY.items():
         kind = min(item.family.workloads, key=list(WorkloadKind).index)
-        valid = validate(replace(job(name, kind=kind), device="rtx-4090"))  # where every kernel is
+        valid = validate(replace(job(name, kind=kind, batch=2), device="rtx-4090"))  # where every kernel is
         assert validate(valid) == valid
         assert Job.from_json(valid.to_json()) == valid
 
@@ -100,6 +100,10 @@ def test_validating_again_changes_nothing() -> None:
         (job("rmsprop:centered=1"), "centered=1 is not possible. Use true or false."),
         (job("adam", "sgd"), "adam and sgd are both switched on, but a run has one optimizer. Switch one off."),
         (job("sgd", "sgd:lr=0.5"), "sgd and sgd are both switched on, but a run has one optimizer."),
+        (
+            job("micro-batches", "grad-accumulation:count=4", batch=4),
+            "micro-batches is switched on twice, with different options. Keep one.",
+        ),
         (job("adamw", kind="prefill"), "adamw has no effect in prefill: optimizer is for train. Switch it off."),
         (job(seq=5000), "seq=5,000; tiny-gpt2 has 1,024 positions."),
         (Job(model=Model(name="gpt3")), "Unknown model 'gpt3'. Did you mean 'gpt2'?"),
