@@ -57,8 +57,61 @@ class Checkpointing(Optimization):
     def refusal(self, job: Job) -> str | None:
         """Refuse models that have no layers of their own to checkpoint."""
         if facts_of(job.model).head is Head.RECURRENT:
-            return f"checkpointing works on transformer layers, and {job.model.name} has none. Switch it off."
+            return f"{self.name} works on transformer layers, and {job.model.name} has none. Switch it off."
         return super().refusal(job)
+
+
+class SelectiveCheckpointing(Checkpointing):
+    """Activation checkpointing of every layer, but for what some operators made."""
+
+    name = "selective-checkpointing"
+    label = "Selective checkpointing"
+    aliases = ("selective-activation-checkpointing", "sac")
+    parameters = (
+        Parameter(
+            name="save",
+            kind=ParameterKind.CHOICE,
+            default="attention",
+            choices=("attention", "every-second-matmul", "matmuls"),
+            help="What is kept of each layer: the results of fused attention alone, those and the result of every second linear layer, or "
+            "those and the results of all linear layers.",
+        ),
+    )
+    formula = "activations = each layer's input and the results of the operators that are kept, and all of one layer while it is made again"
+    source = (
+        "torch.utils.checkpoint.create_selective_checkpoint_contexts; Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 5; "
+        "torchtitan's operator policy keeps every second matmul"
+    )
+    explanation = (
+        "Keeps the input of each layer and the results of the operators that are dear to compute again, and runs only the cheap ones twice. "
+        "Saves less than checkpointing and costs less time. A result that no later operator needs for its backward is kept all the same: "
+        "keeping all matmuls can take nearly as much as keeping everything."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Switch checkpointing on in the built model, with this policy."""
+        save = str(options["save"])
+
+        def checkpointed(model: nn.Module) -> nn.Module:
+            from profiler.optimizations.operator_policy import contexts_for
+
+            return _checkpointed(model, 1, context_fn=contexts_for(save))
+
+        setup.transforms.append(checkpointed)
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse attention that is no operator of its own, where that is all that would be kept."""
+        toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
+        unfused = next((name for name in _UNFUSED_ATTENTION if name in toggles), None)
+        if unfused and toggles.get(self.name, {}).get("save", "attention") == "attention":
+            return (
+                f"{self.name} keeps the results of fused attention, and {unfused} has none. "
+                f"Write {self.name}:save=matmuls, or switch {unfused} off."
+            )
+        return super().refusal(job)
+
+
+_UNFUSED_ATTENTION = ("eager", "math")
 
 
 def checkpointed_every(job: Job) -> int | None:
@@ -67,13 +120,13 @@ def checkpointed_every(job: Job) -> int | None:
     return None if toggle is None else int(Checkpointing().read_options(dict(toggle.options))["every"])
 
 
-def _checkpointed(model: nn.Module, every: int) -> nn.Module:
+def _checkpointed(model: nn.Module, every: int, **options: Any) -> nn.Module:
     enable: Any = getattr(model, "activation_checkpointing_enable", None)
     try:
-        enable({"use_reentrant": False}, every_n_layers=every)
+        enable({"use_reentrant": False, **options}, every_n_layers=every)
     except (TypeError, ValueError) as error:
         raise SpecError(f"{type(model).__name__} cannot be checkpointed: {error} Switch checkpointing off.") from error
     return model
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (Checkpointing(),)
+OPTIMIZATIONS: tuple[Optimization, ...] = (Checkpointing(), SelectiveCheckpointing())
