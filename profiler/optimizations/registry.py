@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
-from profiler.optimizations import activations, adapters, attention, batching, kv_cache, optimizers, precision
+from profiler.optimizations import activations, adapters, attention, batching, kv_cache, optimizers, precision, quantization
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.spec import Job, Toggle
 
@@ -27,6 +27,7 @@ _ALL: tuple[Optimization, ...] = (
     *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
     *activations.OPTIMIZATIONS,
     *batching.OPTIMIZATIONS,
+    *quantization.OPTIMIZATIONS,
     *kv_cache.OPTIMIZATIONS,
     *optimizers.OPTIMIZATIONS,
 )

@@ -22,4 +22,30 @@ def cpu_kernels(memory: HostMemory, notebook: SimulatedNotebook) -> dict[Any, Ca
             notebook.free(notebook.allocate(args[0].nbytes, memory), memory)
         return result
 
-    return {torch.ops.aten.embedding_dense_backward.default: embedding_dense_backward}
+    def promoting(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Copy operands of another dtype than the common one before there is a result (ATen/TensorIterator.cpp); GPUs cast as they read."""
+        operands = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        if len({operand.dtype for operand in operands}) < 2:
+            return func(*args, **kwargs)
+        common = torch.result_type(*operands)
+        copies = [notebook.allocate(arg.numel() * common.itemsize, memory) for arg in operands if arg.dtype is not common and arg.numel()]
+        result = func(*args, **kwargs)
+        notebook.hold_tensors(result, memory)
+        for copy in copies:
+            notebook.free(copy, memory)
+        return result
+
+    def sum_in(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Copy the summands where the sum has another dtype, after the result is there (ATen/native/ReduceOpsUtils.h)."""
+        result = func(*args, **kwargs)
+        if result.dtype is not args[0].dtype:
+            notebook.hold_tensors(result, memory)
+            notebook.free(notebook.allocate(args[0].numel() * result.dtype.itemsize, memory), memory)
+        return result
+
+    aten = torch.ops.aten
+    return {
+        aten.embedding_dense_backward.default: embedding_dense_backward,
+        aten.sum.dim_IntList: sum_in,
+        **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), promoting),
+    }

@@ -14,8 +14,11 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
+from torch.nn.modules import linear_cross_entropy
 
 from profiler.simulate.cuda.autocast import keeps_casts_in_inference
+from profiler.simulate.cuda.integer_products import answered_as_on_a_gpu
+from profiler.simulate.fused_loss import batch_chunked
 from profiler.simulate.refusals import refuse_compile
 
 _REAL_LINEAR = functional.linear
@@ -40,6 +43,9 @@ def in_place() -> Iterator[None]:
         stack.enter_context(patch.object(torch, "inference_mode", _without_gradients))
         # What a program reads from a tensor without values is one, which a scaler of gradients would take for an overflow.
         stack.enter_context(patch.object(torch.amp.GradScaler, "_maybe_opt_step", _step))
+        stack.enter_context(answered_as_on_a_gpu())
+        # Of an operator whose body is Python, torch runs nothing on fake tensors.
+        stack.enter_context(patch.object(linear_cross_entropy, "_linear_cross_entropy_batch_chunked", batch_chunked))
         yield
 
 
