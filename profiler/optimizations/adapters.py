@@ -1,10 +1,11 @@
-"""Adapters: the model is frozen, and small matrices beside its layers are trained instead."""
+"""Adapters: the model is frozen, and small matrices or vectors beside its layers are trained instead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from profiler.errors import SpecError
 from profiler.models.catalogue import facts_of
 from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
@@ -12,13 +13,15 @@ from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.optim import Optimizer
 
     from profiler.workloads import Setup
 
 ADAPTERS = Family(
     name="adapters",
-    label="Adapters",
-    question="Are all parameters trained, or a few added ones?",
+    label="Fine-tuning method",
+    question="Are all parameters trained, a few of them, or added ones?",
+    off_label="All parameters",
     workloads=frozenset((WorkloadKind.TRAIN,)),
 )
 ATTENTION_LAYERS = (
@@ -27,35 +30,45 @@ ATTENTION_LAYERS = (
 )
 """How model families call attention's projections."""
 
-
 ALL_LINEAR = "all-linear"
 """Every linear layer but the output, in peft's word."""
 
+RANK = Parameter(name="rank", kind=ParameterKind.INTEGER, default=16, low=1, high=4096, help="Columns of the two small matrices.")
+ALPHA = Parameter(
+    name="alpha",
+    kind=ParameterKind.INTEGER,
+    default=0,
+    low=0,
+    high=65536,
+    help="Scale of what the adapters add, divided by the rank; 0 for the rank itself. Memory does not depend on it.",
+)
+TARGETS = Parameter(
+    name="targets",
+    kind=ParameterKind.CHOICE,
+    default="attention",
+    choices=("attention", ALL_LINEAR),
+    help="Which layers get an adapter: attention's projections, or every linear layer but the output.",
+)
 
-class Lora(Optimization):
+
+class FineTuning(Optimization):
+    """One way to train less than the whole model."""
+
+    family = ADAPTERS
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse recurrent models, whose layers are of other kinds."""
+        if facts_of(job.model).head is Head.RECURRENT:
+            return f"{self.name} works on the layers of transformers, and {job.model.name} has recurrent ones. Switch it off."
+        return super().refusal(job)
+
+
+class Lora(FineTuning):
     """Low-rank adaptation, by peft."""
 
     name = "lora"
-    family = ADAPTERS
     label = "LoRA"
-    parameters = (
-        Parameter(name="rank", kind=ParameterKind.INTEGER, default=16, low=1, high=4096, help="Columns of the two small matrices."),
-        Parameter(
-            name="alpha",
-            kind=ParameterKind.INTEGER,
-            default=0,
-            low=0,
-            high=65536,
-            help="Scale of what the adapters add, divided by the rank; 0 for the rank itself. Memory does not depend on it.",
-        ),
-        Parameter(
-            name="targets",
-            kind=ParameterKind.CHOICE,
-            default="attention",
-            choices=("attention", ALL_LINEAR),
-            help="Which layers get an adapter: attention's projections, or every linear layer but the output.",
-        ),
-    )
+    parameters = (RANK, ALPHA, TARGETS)
     formula = "trained parameters = rank x (inputs + outputs) a target layer, float32: 16 bytes each with gradient and Adam's state"
     source = "Hu et al. 2021, https://arxiv.org/abs/2106.09685; peft LoraConfig, dropout 0"
     explanation = (
@@ -67,14 +80,74 @@ class Lora(Optimization):
         """Put adapters beside the target layers of the built model."""
         import peft  # noqa: F401  # what it keeps in globals exists before the run, and is no part of it
 
-        rank, alpha, targets = int(options["rank"]), int(options["alpha"]), str(options["targets"])
-        setup.transforms.append(lambda model: _adapted(model, rank, alpha or rank, targets))
+        setup.transforms.append(lambda model: adapted(model, lora_config(model, options)))
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse recurrent models, whose layers peft does not know."""
-        if facts_of(job.model).head is Head.RECURRENT:
-            return f"lora adapts linear layers, and {job.model.name} has recurrent ones. Switch it off."
-        return super().refusal(job)
+
+class AdaLora(FineTuning):
+    """LoRA as a singular value decomposition whose ranks are cut where they matter least, by peft."""
+
+    name = "adalora"
+    label = "AdaLoRA"
+    parameters = (
+        Parameter(
+            name="rank",
+            kind=ParameterKind.INTEGER,
+            default=12,
+            low=2,
+            high=4096,
+            help="Rank with which training begins; two thirds of it are left in the end.",
+        ),
+        TARGETS,
+    )
+    formula = "trained parameters = rank x (inputs + outputs + 1) a target layer, float32: 28 bytes each with gradient, moments and scores"
+    source = "Zhang et al. 2023, https://arxiv.org/abs/2303.10512; peft AdaLoraConfig, dropout 0"
+    explanation = (
+        "LoRA with a diagonal matrix between the two, whose entries become zero where they matter least, so that each layer ends with the "
+        "rank that it needs. It begins with a higher rank and keeps three scores of every trained number beside Adam's two moments; peft "
+        "masks ranks and never frees them. So it needs more memory than LoRA, from the first step to the last."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Put adapters beside the target layers, and keep their scores after every step."""
+        import peft
+
+        rank, num_steps = int(options["rank"]), job.workload.warmup_steps + job.workload.steps
+
+        def transform(model: nn.Module) -> nn.Module:
+            config = peft.AdaLoraConfig(
+                init_r=rank,
+                target_r=rank * 2 // 3,
+                lora_alpha=rank,
+                lora_dropout=0.0,
+                target_modules=_targets(model, options),
+                fan_in_fan_out=_is_transposed(model),
+                tinit=num_steps,  # the job's steps are training's first, before ranks are cut
+                total_step=num_steps + 2,
+            )
+            return adapted(model, config)
+
+        setup.transforms.append(transform)
+        setup.once_built.append(_keep_scores)
+
+
+class Ia3(FineTuning):
+    """Learned vectors that scale keys, values and what enters the feed-forward's last layer, by peft."""
+
+    name = "ia3"
+    label = "IA3"
+    formula = "trained parameters = one an output of keys and values and one an input of the feed-forward's last layer, float32"
+    source = "Liu et al. 2022, https://arxiv.org/abs/2205.05638; peft IA3Config with peft's choice of layers"
+    explanation = (
+        "Freezes the model and trains vectors that scale keys, values and the inner activations of the feed-forward: gradients and "
+        "optimizer state all but vanish. The weights stay, and what is scaled is kept for backward, which still runs through every layer: "
+        "where activations make the peak, it saves no more than LoRA."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Put vectors beside the layers that peft chooses for the model's type."""
+        import peft
+
+        setup.transforms.append(lambda model: adapted(model, peft.IA3Config(fan_in_fan_out=_is_transposed(model))))
 
 
 def lora_options(job: Job) -> tuple[int, str] | None:
@@ -86,19 +159,69 @@ def lora_options(job: Job) -> tuple[int, str] | None:
     return int(options["rank"]), str(options["targets"])
 
 
-def _adapted(model: nn.Module, rank: int, alpha: int, targets: str) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+def lora_config(model: nn.Module, options: Mapping[str, Value]) -> Any:
+    """Return peft's configuration of the toggle's rank, alpha and targets."""
+    from peft import LoraConfig
 
-    named = targets if targets == ALL_LINEAR else _present(model)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=named)
-    adapted: nn.Module = get_peft_model(model, config)
-    return adapted
+    rank, alpha = int(options["rank"]), int(options["alpha"])
+    return LoraConfig(r=rank, lora_alpha=alpha or rank, lora_dropout=0.0, target_modules=_targets(model, options))
 
 
-def _present(model: nn.Module) -> list[str]:
-    """Return those names of attention's projections that the model has."""
+def adapted(model: nn.Module, config: Any) -> nn.Module:
+    """Return a model with the adapters of a peft configuration, and everything else frozen.
+
+    Raises:
+        SpecError: peft finds no layers to adapt.
+    """
+    from peft import get_peft_model
+
+    try:
+        changed: nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        raise SpecError(f"peft cannot adapt {type(model).__name__}: {error} Choose other targets, or another method.") from error
+    return changed
+
+
+def _targets(model: nn.Module, options: Mapping[str, Value]) -> str | list[str]:
+    """Return what the option means in this model: peft's word, or those names of attention's projections that the model has."""
+    if options["targets"] == ALL_LINEAR:
+        return ALL_LINEAR
     found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     return [name for name in ATTENTION_LAYERS if name in found]
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (Lora(),)
+def _is_transposed(model: nn.Module) -> bool:
+    """Return whether the model's layers keep their weights with inputs first, as GPT-2 does."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in model.modules())
+
+
+_SCORES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What AdaLoRA's allocator keeps of every adapter's parameter, by its own names."""
+
+
+def _keep_scores(model: nn.Module, optimizer: Optimizer) -> None:
+    """Let AdaLoRA score its parameters after every step, as training loops must; the scores lie with the optimizer's state of them.
+
+    There they are found by who asks what a parameter's training holds. The allocator replaces them all the time, so what the state refers
+    to is dropped before.
+    """
+    tuner: Any = model.base_model
+    allocator, named, num_steps = tuner.rankallocator, dict(tuner.model.named_parameters()), 0
+
+    def scored(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        nonlocal num_steps
+        num_steps += 1
+        trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        for parameter in trained.values():
+            for key in _SCORES:
+                optimizer.state[parameter].pop(key, None)
+        tuner.update_and_allocate(num_steps)
+        for name, parameter in trained.items():
+            optimizer.state[parameter] |= {key: getattr(allocator, key)[name] for key in _SCORES}
+
+    optimizer.register_step_post_hook(scored)
+
+
+OPTIMIZATIONS: tuple[Optimization, ...] = (Lora(), AdaLora(), Ia3())

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, TypeVar
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
-from profiler.optimizations import activations, adapters, attention, batching, kv_cache, optimizers, precision, quantization
+from profiler.optimizations import (
+    activations,
+    adapters,
+    attention,
+    batching,
+    bottleneck,
+    freezing,
+    kv_cache,
+    optimizers,
+    precision,
+    quantization,
+)
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.spec import Job, Toggle
 
@@ -25,6 +36,8 @@ _ALL: tuple[Optimization, ...] = (
     *precision.OPTIMIZATIONS,
     *attention.OPTIMIZATIONS,
     *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
+    *freezing.OPTIMIZATIONS,
+    *bottleneck.OPTIMIZATIONS,
     *activations.OPTIMIZATIONS,
     *batching.OPTIMIZATIONS,
     *quantization.OPTIMIZATIONS,
