@@ -28,7 +28,10 @@ def cpu_kernels(memory: HostMemory, notebook: SimulatedNotebook) -> dict[Any, Ca
         if len({operand.dtype for operand in operands}) < 2:
             return func(*args, **kwargs)
         common = torch.result_type(*operands)
-        copies = [notebook.allocate(arg.numel() * common.itemsize, memory) for arg in operands if arg.dtype is not common and arg.numel()]
+        copied = [operand for operand in operands if operand.dtype is not common and operand.numel()]
+        if _is_in_place(func) and args[0].dtype is not common:
+            copied.append(args[0])  # what is written has a place of its own in the common dtype, beside the copy of what is read
+        copies = [notebook.allocate(operand.numel() * common.itemsize, memory) for operand in copied]
         result = func(*args, **kwargs)
         notebook.hold_tensors(result, memory)
         for copy in copies:
@@ -48,4 +51,10 @@ def cpu_kernels(memory: HostMemory, notebook: SimulatedNotebook) -> dict[Any, Ca
         aten.embedding_dense_backward.default: embedding_dense_backward,
         aten.sum.dim_IntList: sum_in,
         **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), promoting),
+        **dict.fromkeys((aten.add_.Tensor, aten.sub_.Tensor, aten.mul_.Tensor, aten.div_.Tensor), promoting),
     }
+
+
+def _is_in_place(func: Any) -> bool:
+    """Tell whether an operator writes its first argument."""
+    return bool(func._schema.name.endswith("_"))
