@@ -84,6 +84,8 @@ class Role(IntFlag):
     """The copy that an offload hook keeps elsewhere."""
     COMMUNICATION = 4096
     WORKSPACE = 8192
+    UPDATE = 16384
+    """Made by an optimizer's step that runs within another phase (optimizer in backward)."""
 
 
 class Category(Enum):

@@ -44,8 +44,8 @@ def classify(roles: Array, phase: Array, freed_within_phase: Array, freed_in_bac
             where no hook was told: the scalars of an expression, the random state of a checkpoint.
     """
     forward = _born_in(phase, *_INFERENCE_OR_FORWARD)
-    backward = _born_in(phase, Phase.BACKWARD)
-    updating = _born_in(phase, Phase.OPTIMIZER, Phase.ZERO_GRAD)
+    updating = _born_in(phase, Phase.OPTIMIZER, Phase.ZERO_GRAD) | _has(roles, Role.UPDATE)
+    backward = _born_in(phase, Phase.BACKWARD) & ~updating
     saved, hooked = _has(roles, Role.SAVED), _has(roles, Role.SAVED_BY_HOOK)
     rules = [(_has(roles, role), category) for role, category in _BY_ROLE]
     rules += [

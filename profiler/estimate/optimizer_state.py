@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
+from profiler.optimizations.quantized_optimizers import blockwise_state_bytes
+
 _ADAM = "https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html"
 _SGD = "https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html"
 _EIGHT_BIT = "Dettmers et al. 2021, https://arxiv.org/abs/2110.02861; https://github.com/pytorch/ao/tree/main/torchao/optim"
@@ -22,11 +24,6 @@ class StateSize:
     bytes_per_parameter: float
     source: str
     validity: str
-
-
-def blockwise_state_bytes(num_copies: int, bits: int, block: int) -> float:
-    """Return bytes a parameter for quantized states: ``num_copies * (bits / 8 + 4 / block)``, a float32 scale a block."""
-    return num_copies * (bits / 8 + 4 / block)
 
 
 _LARGE_TENSORS = "Tensors below 4,096 numbers keep float32 states, which is less than a percent of a language model."

@@ -13,15 +13,17 @@ from profiler.estimate.states import StateEstimate, estimate_states
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts
 from profiler.optimizations.activations import ACTIVATIONS, checkpointed_every
-from profiler.optimizations.adapters import ADAPTERS
-from profiler.optimizations.optimizers import OPTIMIZER, TorchOptimizer
+from profiler.optimizations.adapters import Lora
+from profiler.optimizations.base import Optimization
+from profiler.optimizations.optimizer_in_backward import UPDATE
+from profiler.optimizations.optimizers import OPTIMIZER, Adam, AnyOptimizer
 from profiler.optimizations.precision import PRECISION, Precision
 from profiler.optimizations.registry import REGISTRY, chosen, validate
 from profiler.recording import Category
 from profiler.spec import Job, WorkloadKind, ZeroGrad
 
 _SOURCE = "https://arxiv.org/abs/2205.05198"
-_KNOWN_FAMILIES = (PRECISION, OPTIMIZER, ADAPTERS, ACTIVATIONS)
+_KNOWN_FAMILIES = (PRECISION, OPTIMIZER, UPDATE, ACTIVATIONS)
 _ALWAYS = "Buffers, workspaces and the allocator's rounding come on top."
 
 Parts = dict[Part, int]
@@ -106,9 +108,9 @@ def _instants(states: StateEstimate, job: Job, facts: ConfigFacts, activations: 
 
 def _optimizer_temporary_bytes(states: StateEstimate, job: Job, facts: ConfigFacts) -> int:
     """Return what Adam makes in its step; the others' formulas need less than the other instants hold."""
-    optimizer, options = chosen(job, TorchOptimizer)
-    arguments = optimizer.arguments(options, job)
-    if optimizer.num_state_copies(options) != 2 or arguments.get("fused"):
+    optimizer, options = chosen(job, AnyOptimizer)
+    arguments = optimizer.arguments(options, job) if isinstance(optimizer, Adam) else {"fused": True}
+    if arguments.get("fused"):
         return 0
     if arguments.get("foreach") or states.gradients_bytes < states.weights_bytes:
         return states.gradients_bytes  # of the trained parameters; adapters are small, so for a loop it is more than enough
@@ -123,9 +125,13 @@ def _inference_parts(states: StateEstimate) -> Parts:
     return {Category.PARAMETER: states.weights_bytes, Category.KV_CACHE: cache, Category.LOGITS: beside_weights - cache}
 
 
+def _is_known(item: Optimization) -> bool:
+    return item.family in _KNOWN_FAMILIES or isinstance(item, Lora)
+
+
 def _left_out(job: Job) -> str:
     """Return a sentence on the optimizations that the formulas know nothing of."""
-    names = [toggle.name for toggle in validate(job).toggles if REGISTRY[toggle.name].family not in _KNOWN_FAMILIES]
+    names = [name for name in (toggle.name for toggle in validate(job).toggles) if not _is_known(REGISTRY[name])]
     unknown = f"The formulas know nothing of {', '.join(names)}." if names else ""
     precision = chosen(job, Precision)[0]
     if precision.product_itemsize == precision.itemsize:

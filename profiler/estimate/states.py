@@ -15,10 +15,11 @@ from profiler.estimate.kv_cache import dynamic_cache_bytes
 from profiler.estimate.lora import ATTENTION_PROJECTIONS, adapter_num_parameters
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts, Head
-from profiler.optimizations.adapters import ALL_LINEAR, lora_options
-from profiler.optimizations.optimizers import TorchOptimizer
+from profiler.optimizations.adapters import ADAPTERS, ALL_LINEAR, lora_options
+from profiler.optimizations.optimizer_in_backward import updates_in_backward
+from profiler.optimizations.optimizers import AnyOptimizer
 from profiler.optimizations.precision import Precision
-from profiler.optimizations.registry import chosen
+from profiler.optimizations.registry import REGISTRY, chosen, validate
 from profiler.spec import Job, Workload, WorkloadKind
 from profiler.units import format_bytes
 
@@ -30,9 +31,9 @@ class StateEstimate:
     weights_bytes: int
     """Parameters x bytes of the dtype; adapters count with their float32."""
     gradients_bytes: int
-    """As the trained weights: every trained parameter's ``.grad`` at the end of backward."""
+    """As the trained weights: every trained parameter's ``.grad`` at the end of backward; 0 where backward frees each as it comes."""
     optimizer_state_bytes: int
-    """Numbers that the optimizer keeps for each parameter, in the parameter's dtype; step counters (4 bytes a tensor) are left out."""
+    """What the optimizer keeps for the trained parameters, at least; step counters (4 bytes a tensor) are left out."""
     logits_bytes: int
     """Micro-batch x tokens x vocabulary in the dtype: the output layer's result, alive from forward to the end of backward."""
     kv_cache_bytes: int
@@ -45,10 +46,10 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     """Return what the job's run needs at least, without its activations.
 
     Training, per parameter of ``b`` bytes: ``b`` weights + ``b`` gradients + ``b * k`` optimizer state, with ``k`` = 2 for Adam, 1 for SGD
-    with momentum, 0 for SGD. With LoRA only its adapters count so, in float32; the rest is weights alone. In float32 with Adam 16 bytes, as
-    in ZeRO (Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054, section 3.1), whose 16 are split differently (2 + 2 + 12) because
-    it trains in mixed precision. The logits are added because the outputs are alive until backward has ended, when all gradients exist.
-    From the second step on that instant also has the optimizer's state.
+    with momentum, 0 for SGD. With LoRA only its adapters count so, in float32; the rest is weights alone, as is everything where a part is
+    trained in other ways. In float32 with Adam 16 bytes, as in ZeRO (Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054, section
+    3.1), whose 16 are split differently (2 + 2 + 12) because it trains in mixed precision. The logits are added because the outputs are
+    alive until backward has ended, when all gradients exist. From the second step on that instant also has the optimizer's state.
 
     Inference: weights + KV cache, ``2 * layers * kv_heads * head_dim * b`` a token (Pope et al. 2022, https://arxiv.org/abs/2211.05102,
     section 3.3), and the prompt's logits in the forward over the prompt.
@@ -65,23 +66,26 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     facts, workload = facts_of(job.model), job.workload
     if workload.kind is not WorkloadKind.TRAIN:
         return _estimate_inference(weights_bytes, facts, workload, itemsize)
-    trained_bytes = weights_bytes
+    trained_bytes, trained_itemsize = weights_bytes, precision.itemsize
     rank_and_targets = lora_options(job)
     if rank_and_targets is not None:
-        trained_bytes = _adapter_bytes(facts, *rank_and_targets)
+        trained_bytes, trained_itemsize = _adapter_bytes(facts, *rank_and_targets), FLOAT32_BYTES
         weights_bytes += trained_bytes
-    optimizer, options = chosen(job, TorchOptimizer)
-    state_bytes = trained_bytes * optimizer.num_state_copies(options)
+    elif any(REGISTRY[toggle.name].family is ADAPTERS for toggle in validate(job).toggles):
+        trained_bytes = 0  # it is a part of them, and none keeps the bound a lower one
+    optimizer, options = chosen(job, AnyOptimizer)
+    state_bytes = optimizer.state_bytes(trained_bytes // trained_itemsize, trained_itemsize, options)
+    gradients_bytes = 0 if updates_in_backward(job) else trained_bytes
     held_logits_bytes = logits_bytes(workload.batch // workload.micro_batches * workload.seq, facts.vocab_size, itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
     beside_gradients = state_bytes + held_logits_bytes if several_steps else max(state_bytes, held_logits_bytes)
     return StateEstimate(
         weights_bytes=weights_bytes,
-        gradients_bytes=trained_bytes,
+        gradients_bytes=gradients_bytes,
         optimizer_state_bytes=state_bytes,
         logits_bytes=held_logits_bytes,
         kv_cache_bytes=0,
-        lower_bound_bytes=weights_bytes + trained_bytes + beside_gradients,
+        lower_bound_bytes=weights_bytes + gradients_bytes + beside_gradients,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,12 +24,19 @@ OPTIMIZER = Family(
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.optim."
 
 
-def _number(name: str, default: float, high: float, text: str) -> Parameter:
+def number(name: str, default: float, high: float, text: str) -> Parameter:
+    """Return an option from 0 to ``high``."""
     return Parameter(name=name, kind=ParameterKind.NUMBER, default=default, low=0.0, high=high, help=text)
 
 
-def _lr(default: float) -> Parameter:
-    return _number("lr", default, 100.0, "Learning rate; memory does not depend on it.")
+def learning_rate(default: float) -> Parameter:
+    """Return the option of this name."""
+    return number("lr", default, 100.0, "Learning rate; memory does not depend on it.")
+
+
+def weight_decay(default: float) -> Parameter:
+    """Return the option of this name, for decay that acts on the parameters and not on their gradients."""
+    return number("weight_decay", default, 10.0, "Share of each parameter that a step takes away, times the learning rate.")
 
 
 def _implementation(*choices: str) -> Parameter:
@@ -42,10 +50,22 @@ def _implementation(*choices: str) -> Parameter:
     )
 
 
-class TorchOptimizer(Optimization):
-    """An optimizer of torch.optim."""
+class AnyOptimizer(Optimization):
+    """An optimizer, of whichever library."""
 
     family = OPTIMIZER
+
+    @abstractmethod
+    def state_bytes(self, num_parameters: int, itemsize: int, options: Mapping[str, Value]) -> int:
+        """Return the bytes kept between steps for trained parameters of ``itemsize`` bytes a number, by closed formula.
+
+        Step counters (4 bytes a tensor) are left out.
+        """
+
+
+class TorchOptimizer(AnyOptimizer):
+    """An optimizer of torch.optim."""
+
     class_name: ClassVar[str]
     """In torch.optim."""
     state_copies: ClassVar[int]
@@ -73,6 +93,10 @@ class TorchOptimizer(Optimization):
         """Return how many numbers are kept for each parameter between steps, at least; their dtype is the parameter's."""
         return self.state_copies
 
+    def state_bytes(self, num_parameters: int, itemsize: int, options: Mapping[str, Value]) -> int:
+        """Return the copies of the parameters, at least."""
+        return num_parameters * itemsize * self.num_state_copies(options)
+
 
 class Sgd(TorchOptimizer):
     """Stochastic gradient descent."""
@@ -82,8 +106,8 @@ class Sgd(TorchOptimizer):
     class_name = "SGD"
     state_copies = 0
     parameters = (
-        _lr(0.01),
-        _number("momentum", 0.0, 1.0, "Share of the last update that is kept; above 0 it is stored for every parameter."),
+        learning_rate(0.01),
+        number("momentum", 0.0, 1.0, "Share of the last update that is kept; above 0 it is stored for every parameter."),
         _implementation("for-loop", "foreach", "fused"),
     )
     formula = "optimizer state = 0; with momentum, one number a parameter in its dtype"
@@ -105,7 +129,11 @@ class Adam(TorchOptimizer):
     label = "Adam"
     class_name = "Adam"
     state_copies = 2
-    parameters = (_lr(1e-4), _number("weight_decay", 0.0, 10.0, "Added to the gradient."), _implementation("for-loop", "foreach", "fused"))
+    parameters = (
+        learning_rate(1e-4),
+        number("weight_decay", 0.0, 10.0, "Added to the gradient."),
+        _implementation("for-loop", "foreach", "fused"),
+    )
     formula = "optimizer state = 2 numbers a parameter in its dtype: 8 bytes in float32, 4 in bfloat16"
     source = f"Kingma and Ba 2014, https://arxiv.org/abs/1412.6980; {_DOCS}Adam.html"
     explanation = (
@@ -120,11 +148,7 @@ class AdamW(Adam):
     name = "adamw"
     label = "AdamW"
     class_name = "AdamW"
-    parameters = (
-        _lr(1e-4),
-        _number("weight_decay", 0.01, 10.0, "Share of each parameter that a step takes away, times the learning rate."),
-        _implementation("for-loop", "foreach", "fused"),
-    )
+    parameters = (learning_rate(1e-4), weight_decay(0.01), _implementation("for-loop", "foreach", "fused"))
     source = f"Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101; {_DOCS}AdamW.html"
     explanation = (
         "Adam whose weight decay acts on the parameters and not on the gradients: what most language models are trained with. Keeps two "
@@ -142,8 +166,8 @@ class RmsProp(TorchOptimizer):
     state_copies = 1
     aliases = ("rms-prop",)
     parameters = (
-        _lr(1e-3),
-        _number("momentum", 0.0, 1.0, "Share of the last update that is kept; above 0 it is stored for every parameter."),
+        learning_rate(1e-3),
+        number("momentum", 0.0, 1.0, "Share of the last update that is kept; above 0 it is stored for every parameter."),
         Parameter(
             name="centered",
             kind=ParameterKind.BOOLEAN,
@@ -168,7 +192,7 @@ class Adafactor(TorchOptimizer):
     label = "Adafactor"
     class_name = "Adafactor"
     state_copies = 0
-    parameters = (_lr(1e-2), _implementation("for-loop", "foreach"))
+    parameters = (learning_rate(1e-2), _implementation("for-loop", "foreach"))
     formula = "optimizer state = rows + columns numbers for a matrix, one number a parameter for a vector, in its dtype"
     source = f"Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235; {_DOCS}Adafactor.html"
     explanation = (

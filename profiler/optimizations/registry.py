@@ -20,9 +20,14 @@ from profiler.optimizations import (
     bottleneck,
     freezing,
     kv_cache,
+    lion_muon,
+    loss,
+    optimizer_in_backward,
     optimizers,
+    packing,
     precision,
     quantization,
+    quantized_optimizers,
 )
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.spec import Job, Toggle
@@ -39,10 +44,15 @@ _ALL: tuple[Optimization, ...] = (
     *freezing.OPTIMIZATIONS,
     *bottleneck.OPTIMIZATIONS,
     *activations.OPTIMIZATIONS,
+    *loss.OPTIMIZATIONS,
+    *packing.OPTIMIZATIONS,
     *batching.OPTIMIZATIONS,
     *quantization.OPTIMIZATIONS,
     *kv_cache.OPTIMIZATIONS,
     *optimizers.OPTIMIZATIONS,
+    *lion_muon.OPTIMIZATIONS,
+    *quantized_optimizers.OPTIMIZATIONS,
+    *optimizer_in_backward.OPTIMIZATIONS,  # after the optimizers, which it makes one a parameter of
 )
 
 REGISTRY: Mapping[str, Optimization] = {item.name: item for item in _ALL}

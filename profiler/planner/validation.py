@@ -15,7 +15,7 @@ from profiler.capture.engine import capture_job, check_device
 from profiler.devices import find_gpu
 from profiler.models.catalogue import facts_of
 from profiler.optimizations import attention, optimizers, precision
-from profiler.optimizations.registry import validate
+from profiler.optimizations.registry import REGISTRY, validate
 from profiler.recording import Recording
 from profiler.simulate.engine import simulate_job
 from profiler.spec import Job, WorkloadKind
@@ -85,7 +85,7 @@ def recorded_run(job: Job, measured: Recording) -> dict[str, Any]:
 _ARCH = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size")
 _DTYPES = frozenset(item.name for item in precision.OPTIMIZATIONS)
 _ATTENTION = frozenset(item.name for item in attention.OPTIMIZATIONS)
-_OPTIMIZERS = frozenset(item.name for item in optimizers.OPTIMIZATIONS)
+_OPTIMIZERS = frozenset(item.name for item in REGISTRY.values() if item.family is optimizers.OPTIMIZER)
 
 
 @contextmanager

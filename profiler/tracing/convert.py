@@ -8,7 +8,7 @@ import pyarrow as pa
 from profiler.recording import MARKS, OPERATORS, Action, Role
 from profiler.storage import LABELS
 from profiler.tracing.notes import Label, Note
-from profiler.tracing.phases import output_intervals, phase_intervals
+from profiler.tracing.phases import output_intervals, phase_intervals, update_intervals
 from profiler.tracing.raw import ExistingBlock, FreeCompleted, Interval, MemoryEvent, RawWindow, Structure
 from profiler.tracing.rows import Block, EventRows, microseconds, phase_names, to_columns
 from profiler.tracing.workspaces import is_workspace
@@ -81,6 +81,7 @@ class Converter:
         self._mark_workspaces(rows)
         phases = phase_intervals(raw)
         rows.add_role(Role.OUTPUT, output_intervals(raw, phases, structure.output_layers, structure.leaves))
+        rows.add_role(Role.UPDATE, update_intervals(raw, phases))
         for block in self._live.values():
             if block.row >= 0:
                 block.roles, block.row = rows.roles[block.row], -1

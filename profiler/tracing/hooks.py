@@ -88,6 +88,10 @@ class Hooks:
             for key, value in optimizer.state.get(parameter, {}).items():
                 for tensor in tensors_in(value):
                     labels += self.label(tensor, Role.OPTIMIZER_STATE, f"{name}.{key}" if name else key)
+        for group in optimizer.param_groups:
+            for key, value in group.items():
+                if key != "params" and isinstance(value, torch.Tensor):  # a learning rate may be one
+                    labels += self.label(value, Role.OPTIMIZER_STATE, key)
         self.write(labels)
 
     def note_inputs(self, value: Any) -> None:
@@ -216,13 +220,17 @@ def output_layer_path(model: torch.nn.Module) -> set[str]:
     return {path for path, module in model.named_modules() if module is layer}
 
 
+_CACHED = ("keys", "values", "_quantized_keys", "_quantized_values")
+"""Where transformers' cache layers keep theirs."""
+
+
 def cache_tensors(output: Any) -> Iterator[torch.Tensor]:
     """Yield the keys and values in a model's output: transformers' Cache objects, or tuples of tensors."""
     cache = output.get("past_key_values") if isinstance(output, dict) else getattr(output, "past_key_values", None)
     parts = [getattr(cache, name, None) for name in ("self_attention_cache", "cross_attention_cache")]
     for part in [cache, *parts]:
         for layer in getattr(part, "layers", None) or ():
-            yield from tensors_in([getattr(layer, "keys", None), getattr(layer, "values", None)])
+            yield from tensors_in([getattr(layer, name, None) for name in _CACHED])
     yield from tensors_in(cache)
 
 

@@ -63,6 +63,13 @@ def _part(interval: Interval) -> Interval | None:
     return None
 
 
+def update_intervals(raw: RawWindow, phases: list[Interval]) -> list[Interval]:
+    """Return the optimizers' steps that run within another phase, as in backward, parameter by parameter."""
+    others = [phase for phase in phases if phase.name != Phase.OPTIMIZER]
+    steps = [part for interval in raw.intervals if interval.kind == "torch" and (part := _part(interval)) and part.name == Phase.OPTIMIZER]
+    return [step for step in outermost(steps) if any(_overlap(step, phase) for phase in others)]
+
+
 def output_intervals(raw: RawWindow, phases: list[Interval], output_layers: frozenset[str], leaves: frozenset[str]) -> list[Interval]:
     """Return the stretches in which logits and loss are made: from the output layer's call to the end of that forward.
 
