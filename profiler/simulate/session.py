@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from unittest.mock import patch
 
 import torch
 
@@ -20,6 +21,7 @@ from profiler.recording import Metadata, Provenance
 from profiler.simulate import patches
 from profiler.simulate.cpu import cpu_kernels
 from profiler.simulate.cuda.autocast import CudaAutocast
+from profiler.simulate.cuda.compiled import compiled
 from profiler.simulate.cuda.functions import CudaFunctions
 from profiler.simulate.cuda.kernels import kernels_for
 from profiler.simulate.cuda.queries import answered_by
@@ -77,6 +79,7 @@ class Simulation(Session):
             self._converter.begin([], frozenset({workspace_bytes(gpu), lt_workspace_bytes()} - {0}), tells_completion=False)
             autocast = CudaAutocast(gpu, GPU_DEVICE)
             self._modes += [answered_by(self._device.allocator), autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
+            self._modes.append(patch.object(torch, "compile", compiled))
             kernels = kernels_for(gpu, self._device, self._pages)
         self._roofline = None if gpu is None else Roofline(gpu)
         self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)
