@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import SpecError
 from profiler.models.catalogue import facts_of
@@ -30,7 +30,7 @@ class Checkpointing(Optimization):
     name = "checkpointing"
     family = ACTIVATIONS
     label = "Checkpointing"
-    aliases = ("activation-checkpointing", "gradient-checkpointing", "ac")
+    aliases: ClassVar[tuple[str, ...]] = ("activation-checkpointing", "gradient-checkpointing", "ac")
     parameters = (
         Parameter(
             name="every",
@@ -79,13 +79,13 @@ class SelectiveCheckpointing(Checkpointing):
     )
     formula = "activations = each layer's input and the results of the operators that are kept, and all of one layer while it is made again"
     source = (
-        "torch.utils.checkpoint.create_selective_checkpoint_contexts; Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 5; "
-        "torchtitan's operator policy keeps every second matmul"
+        "Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 5; torch.utils.checkpoint's "
+        "create_selective_checkpoint_contexts; torchtitan's operator policy keeps every second matmul"
     )
     explanation = (
-        "Keeps the input of each layer and the results of the operators that are dear to compute again, and runs only the cheap ones twice. "
-        "Saves less than checkpointing and costs less time. A result that no later operator needs for its backward is kept all the same: "
-        "keeping all matmuls can take nearly as much as keeping everything."
+        "Keeps the input of each layer and the results of the operators that are dear to compute again, and runs only the cheap ones "
+        "twice. Saves less than checkpointing and costs less time. A result that no later operator needs for its backward is kept all the "
+        "same: keeping all matmuls can take nearly as much as keeping everything."
     )
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:

@@ -51,14 +51,12 @@ class ChunkedLoss(_LossWithoutLogits):
             help="Into how many parts the tokens are cut; the logits of one part exist at a time.",
         ),
     )
-    formula = (
-        "logits = tokens / chunks x vocabulary numbers, in the model's dtype and in float32; two gradients of the output layer's weight"
-    )
+    formula = "logits = tokens / chunks x vocabulary numbers, in the model's dtype and in float32; the output weight's gradient twice"
     source = "Chen et al. 2016, https://arxiv.org/abs/1604.06174, applied to the output layer; torchtune's num_output_chunks, default 8"
     explanation = (
-        "Cuts the tokens into chunks and computes logits and loss of one after another; each chunk's logits are dropped, and made again when "
-        "backward needs them. Costs the output layer's product once more. The gradient of the output layer's weight is a sum over chunks, so "
-        "while it is made a second one of its size exists: with few tokens or a small vocabulary that is more than was saved."
+        "Cuts the tokens into chunks and computes logits and loss of one after another; each chunk's logits are dropped, and made again "
+        "when backward needs them. Costs the output layer's product once more. The gradient of that layer's weight is a sum over chunks, "
+        "so while it is made a second one of its size exists: with few tokens that is more than was saved."
     )
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
@@ -98,8 +96,7 @@ class FusedLoss(_LossWithoutLogits):
         """Give the model this loss."""
         from profiler.optimizations import hidden_state_loss
 
-        kind = "cpu" if job.device == "cpu" else "cuda"
-        loss = partial(hidden_state_loss.fused, num_tokens=int(options["tokens"]), device_type=kind)
+        loss = partial(hidden_state_loss.fused, num_tokens=int(options["tokens"]))
         setup.transforms.append(partial(hidden_state_loss.with_loss, loss=loss))
 
 

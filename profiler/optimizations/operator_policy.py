@@ -34,7 +34,7 @@ def contexts_for(save: str) -> Contexts:
         save: ``attention`` for no linear layers, ``every-second-matmul`` or ``matmuls``.
     """
     every = {"attention": 0, "every-second-matmul": 2, "matmuls": 1}[save]
-    return lambda: create_selective_checkpoint_contexts(partial(_policy, every, count(1)))
+    return lambda: create_selective_checkpoint_contexts(partial(_policy, every, count(1)))  # type: ignore[no-untyped-call]
 
 
 def _policy(every: int, numbers: Iterator[int], context: SelectiveCheckpointContext, func: Any, *_: Any, **__: Any) -> CheckpointPolicy:

@@ -40,12 +40,12 @@ class Packing(Optimization):
         ),
     )
     formula = "rows = batch x fill, rounded up (to a multiple of the micro-batches); whatever grows with the rows shrinks with them"
-    source = "Krell et al. 2021, https://arxiv.org/abs/2107.02027; TRL SFTConfig(packing=True): https://huggingface.co/docs/trl/reducing_memory_usage"
+    source = "Krell et al. 2021, https://arxiv.org/abs/2107.02027; TRL: https://huggingface.co/docs/trl/reducing_memory_usage#packing"
     explanation = (
-        "Without it each document takes a row as long as the longest, and what it does not fill is padding: in memory and computed like text. "
-        "Packed, the same tokens lie in fewer, full rows. Weights, gradients and optimizer state stay. The rows are counted here as perfectly "
-        "full and attention as one without a mask over documents, as kernels for packed rows (FlashAttention with sequence bounds) do it; a "
-        "mask would add rows x sequence x sequence numbers."
+        "Without it each document takes a row as long as the longest, and what it does not fill is padding, held and computed like text. "
+        "Packed, the same tokens lie in fewer, full rows. Weights, gradients and optimizer state stay. Rows are counted here as perfectly "
+        "full, and attention as one without a mask over documents, as kernels for packed rows do it; a mask would add rows x sequence^2 "
+        "numbers."
     )
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:

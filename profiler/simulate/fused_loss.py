@@ -19,12 +19,12 @@ class _OperatorByOperator(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Any:
         outputs = torchs._linear_cross_entropy_batch_chunked_accumulator(*inputs[:_KEEPS_GRAPH], *inputs[_KEEPS_GRAPH + 1 :])
-        torchs._linear_cross_entropy_batch_chunked_setup_context(ctx, inputs, outputs)
+        torchs._linear_cross_entropy_batch_chunked_setup_context(ctx, inputs, outputs)  # type: ignore[no-untyped-call]
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return torchs._linear_cross_entropy_batch_chunked_backward(ctx, *gradients)
+        return torchs._linear_cross_entropy_batch_chunked_backward(ctx, *gradients)  # type: ignore[no-untyped-call]
 
 
 def batch_chunked(*inputs: Any) -> Any:
