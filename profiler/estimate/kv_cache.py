@@ -45,6 +45,26 @@ def static_cache_bytes(facts: ConfigFacts, batch: int, max_tokens: int, itemsize
     return kv_bytes_per_token(*sizes, itemsize) * tokens * batch
 
 
+def packed_cache_bytes(
+    facts: ConfigFacts, workload: Workload, new_tokens: int, itemsize: int, *, bits: int, group: int = 64, residual: int = 128
+) -> int:
+    """Return the bytes of a cache of integers after the prompt and ``new_tokens``: groups with two numbers of the precision each.
+
+    The prompt is packed at once, and new tokens whenever ``residual`` of them have gathered; the others stay as they are. While a layer is
+    read it exists whole, too, which comes on top. Source: transformers' QuantizedLayer; Liu et al. 2024, https://arxiv.org/abs/2402.02750.
+    Valid for decoders that attend to every token.
+    """
+    sizes = _cached_sizes(facts)
+    if sizes is None:
+        return 0
+    num_layers, num_kv_heads, head_dim = sizes
+    waiting = new_tokens % residual
+    numbers = workload.batch * (workload.seq + new_tokens - waiting) * num_kv_heads * head_dim
+    num_groups = -(-numbers // group)
+    packed = 2 * num_layers * num_groups * (group * bits // 8 + 2 * itemsize)
+    return packed + kv_bytes_per_token(*sizes, itemsize) * waiting * workload.batch
+
+
 def _cached_sizes(facts: ConfigFacts) -> tuple[int, int, int] | None:
     """Return layers, key-value heads and head size of the layers that cache; None where none does."""
     if facts.head not in (Head.CAUSAL_LM, Head.SEQ2SEQ) or facts.num_kv_heads is None or facts.head_dim is None:

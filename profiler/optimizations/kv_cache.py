@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.models.catalogue import facts_of
 from profiler.models.config import Head
-from profiler.optimizations.base import Family, Optimization, Value
+from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -57,4 +57,66 @@ def _static_cache(model: nn.Module, num_tokens: int) -> Any:
     return Cache(config=config, max_cache_len=num_tokens)
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (StaticCache(),)
+class QuantizedCache(Optimization):
+    """Fewer bits a number."""
+
+    name = "quantized-cache"
+    family = KV_CACHE
+    label = "Quantized"
+    aliases = ("quantized-kv-cache",)
+    parameters = (
+        Parameter(
+            name="format",
+            kind=ParameterKind.CHOICE,
+            default="int4",
+            choices=("float8", "int8", "int4", "int2"),
+            help="Of each number. Integers come in groups with a scale and a least value; float8 has one scale a layer, set by the prompt.",
+        ),
+        Parameter(
+            name="group",
+            kind=ParameterKind.CHOICE,
+            default="64",
+            choices=("16", "32", "64", "128"),
+            help="Integers that share a scale and a least value.",
+        ),
+        Parameter(
+            name="residual",
+            kind=ParameterKind.INTEGER,
+            default=128,
+            low=1,
+            high=65_536,
+            help="New tokens that stay as they are until so many have gathered; of integers only.",
+        ),
+    )
+    formula = "bits / 8 a number, and 2 x bytes of the precision / group; up to residual - 1 tokens in the precision; one layer unpacked"
+    source = (
+        "transformers QuantizedCache: https://huggingface.co/docs/transformers/kv_cache; Liu et al. 2024, https://arxiv.org/abs/2402.02750"
+    )
+    explanation = (
+        "Keeps keys and values in 8, 4 or 2 bits: of bfloat16's cache, int4 in groups of 64 leaves 28 %. Every forward unpacks one layer "
+        "after another, so one layer's cache is there whole for a moment, twice where tokens are added: with few layers or short texts "
+        "that outweighs what is saved. It helps with long contexts and large batches; weights and activations stay."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Give every prompt a cache of this kind."""
+        from profiler.optimizations.packed_cache import float8_cache, packed_cache
+
+        if options["format"] == "float8":
+            setup.make_cache = lambda model, _: float8_cache(model)
+            return
+        bits = int(str(options["format"]).removeprefix("int"))
+        group, residual = int(options["group"]), int(options["residual"])
+        setup.make_cache = lambda model, _: packed_cache(model, bits, group, residual)
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse models whose cache is of another kind, or has a window."""
+        facts = facts_of(job.model)
+        if facts.head is not Head.CAUSAL_LM:
+            return f"quantized-cache is for causal language models, and {job.model.name} is none. Switch it off."
+        if facts.sliding_window is not None:
+            return f"quantized-cache is for attention to every token, and {job.model.name} has a window. Switch it off."
+        return super().refusal(job)
+
+
+OPTIMIZATIONS: tuple[Optimization, ...] = (StaticCache(), QuantizedCache())

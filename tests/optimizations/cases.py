@@ -65,6 +65,15 @@ def case(*toggles: str, model: str = "tiny-llama", known: tuple[Mechanism, ...] 
     return Case(model, toggles, workload, known)
 
 
+DEFAULT_OPTIONS: dict[str, str] = {"muon": "muon:rounds=1"}
+"""Of those that are slow with their default options: others that allocate the same."""
+
+
+def default_case(name: str) -> Case:
+    """Return the case of an optimization by itself."""
+    return case(DEFAULT_OPTIONS.get(name, name), known=DEFAULT_KNOWN.get(name, ()))
+
+
 DEFAULT_KNOWN: dict[str, tuple[Mechanism, ...]] = {"checkpointing": (GENERATOR_STATES,)}
 """What only the measured run with default options allocates."""
 
@@ -75,10 +84,26 @@ CASES: dict[str, tuple[Case, ...]] = {
     "lora": (case("lora:rank=4,targets=all-linear", model="tiny-bert"),),
     "sgd": (case("sgd:momentum=0.9"),),
     "adamw": (case("adamw:implementation=foreach"),),
+    "lion": (case("lion", "bfloat16", model="tiny-gpt2"),),
+    "muon": (case("muon:rounds=1", "bfloat16", model="tiny-bert"),),
+    "adamw-8bit": (case("adamw-8bit", "bfloat16", "lora"),),
+    "adamw-4bit": (case("adamw-4bit", "bfloat16"),),
+    "adamw-fp8": (case("adamw-fp8", "bfloat16", model="tiny-gpt2"),),
+    "optimizer-in-backward": (case("optimizer-in-backward", "lion", "lora"), case("optimizer-in-backward", "adafactor", "amp")),
+    "int8": (case("int8", "bfloat16", model="tiny-qwen"), case("int8:output=false"), case("int8", model="tiny-bert", kind="prefill")),
+    "float8": (case("float8", "bfloat16"), case("float8", model="tiny-t5")),
+    "int8-dynamic": (case("int8-dynamic", "bfloat16"), case("int8-dynamic", model="tiny-bert", kind="prefill")),
+    "int4": (case("int4:group=32", "bfloat16"), case("int4", model="tiny-bert", kind="prefill"), case("int4", model="tiny-t5")),
+    "quantized-cache": (
+        *(case(f"quantized-cache:format={name}", "bfloat16") for name in ("float8", "int8")),
+        case("quantized-cache:format=int2,residual=2", model="tiny-qwen"),
+        case("quantized-cache:residual=3,group=32", "int4", batch=3, seq=33, new_tokens=4),
+    ),
 }
 """Beside every optimization's default options on tiny-llama."""
 
 ORACLES: dict[str, str] = {
+    "paged-adamw-8bit": "tests/optimizations/test_quantized_optimizers.py::test_paged_states_are_on_the_host_and_their_scales_on_the_gpu",
     "efficient": "tests/simulate/cuda/test_sdpa.py::test_efficient_keeps_the_mask_of_every_call_in_the_compute_dtype",
 }
 """Of those that one engine runs alone, or a CPU cannot: the test that holds their bytes."""
