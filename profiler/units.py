@@ -55,6 +55,22 @@ def parse_bytes(text: str) -> int:
     return round(float(match["number"]) * int(_FACTORS[unit]))
 
 
+def parse_share(text: str) -> float:
+    """Return the share that ``text`` such as ``1%`` or ``0.01`` names.
+
+    Raises:
+        SpecError: the text is not a number from 0 to 100 %.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = -1.0
+    if rest or not 0 <= share <= 1:
+        raise SpecError(f"{text!r} is not a share. Write a number from 0% to 100%, such as 1%.")
+    return share
+
+
 def format_count(count: int | float) -> str:
     """Return a count with three significant digits and k, M, B or T (thousands), such as ``124 M``."""
     magnitude = float(count)

@@ -45,7 +45,7 @@ def _peak_sentence(timeline: Timeline, peak: Instant) -> str:
         for category, num_bytes in ranked[:_MAX_PARTS]
         if num_bytes >= _SHARE_WORTH_NAMING * peak.allocated_bytes
     ]
-    made_of = f": {_joined(parts)}" if parts else ""
+    made_of = f": {joined(parts)}" if parts else ""
     return f"The peak, {format_bytes(peak.allocated_bytes)}, is {_place(timeline, peak)}{made_of}."
 
 
@@ -54,7 +54,7 @@ def _place(timeline: Timeline, peak: Instant) -> str:
     step = f"in step {peak.step}" if peak.step >= 0 else "before the first step"
     if peak.phase is Phase.OTHER:
         return step
-    name = _phase_name(peak.phase)
+    name = phase_in_sentence(peak.phase)
     inside = [p for p in timeline.phases if p.name == peak.phase and p.start_us <= peak.time_us <= p.end_us]
     if not inside or inside[-1].end_us <= inside[-1].start_us:
         return f"{step}, in {name}"
@@ -104,8 +104,8 @@ def _next_phase_sentence(timeline: Timeline, peak: Instant, counted: Array) -> s
     name, reached = max(others.items(), key=lambda item: item[1])
     gap = timeline.peak_bytes - reached
     return (
-        f"{_phase_name(name).capitalize()} reaches {format_bytes(reached)}, {format_bytes(gap)} below the peak: "
-        f"saving more than that in {_phase_name(peak.phase)} alone moves the peak there."
+        f"{phase_in_sentence(name).capitalize()} reaches {format_bytes(reached)}, {format_bytes(gap)} below the peak: "
+        f"saving more than that in {phase_in_sentence(peak.phase)} alone moves the peak there."
     )
 
 
@@ -129,7 +129,8 @@ def _unknown_sentence(timeline: Timeline, peak: Instant) -> str:
     return f"{format_bytes(unknown)} of the peak ({100 * unknown / peak.allocated_bytes:.0f} %) could not be attributed."
 
 
-def _phase_name(phase: Phase) -> str:
+def phase_in_sentence(phase: Phase) -> str:
+    """Return a phase as a sentence says it, such as ``the optimizer step``."""
     return {Phase.OPTIMIZER: "the optimizer step", Phase.ZERO_GRAD: "zero_grad", Phase.DATA: "data loading"}.get(phase, str(phase))
 
 
@@ -152,5 +153,6 @@ def in_sentence(category: Category) -> str:
     return _PLURALS.get(category, category.label.lower())
 
 
-def _joined(parts: list[str]) -> str:
+def joined(parts: list[str]) -> str:
+    """Return ``a, b and c``."""
     return ", ".join(parts[:-1]) + f" and {parts[-1]}" if len(parts) > 1 else parts[0]

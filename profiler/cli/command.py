@@ -18,6 +18,8 @@ BAD_INPUT = 2
 """What was asked for is not possible, or a file cannot be read or written."""
 FAILED_RUN = 3
 """The run was started, or would have been, and gave no result: it failed, hit a limit, or this machine cannot measure it."""
+DIFFERS = 4
+"""What was asked for was done, and a difference is larger, or a need above, what is allowed."""
 INTERRUPTED = 130
 
 

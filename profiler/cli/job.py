@@ -34,14 +34,14 @@ _NUMBERS = (
 _FAMILY_FLAGS = {"dtype": PRECISION, "optimizer": OPTIMIZER, "attention": ATTENTION}
 
 
-def add_job_options(parser: argparse.ArgumentParser, steps: int = Workload().steps) -> None:
+def add_job_options(parser: argparse.ArgumentParser, steps: int | None = Workload().steps) -> None:
     """Declare the options that `read_job` reads.
 
     Args:
         parser: of a command.
-        steps: the default of ``--steps``.
+        steps: the default of ``--steps``; None where the command has one for each engine.
     """
-    default = Workload(steps=steps)
+    default = Workload() if steps is None else Workload(steps=steps)
     parser.add_argument(
         "--model", help="a name that `models` lists, its name on the Hugging Face hub, a config.json, or a folder that holds one"
     )

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis.equality import Equality, Pair, compare_recordings
-from profiler.cli.command import DONE, Commands, add_command, output_path, print_json, require
+from profiler.cli.command import DIFFERS, DONE, Commands, add_command, output_path, print_json, require
 from profiler.errors import SpecError, StorageError
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
 from profiler.units import KIB, exact_bytes, format_bytes, parse_bytes
 
-DIFFERS = 4
-"""A simulation differs from its measurement by more than is allowed."""
 _ALLOWED_BYTES = 64 * KIB
 _MAX_JOBS_BYTES = KIB * KIB
 _DEFAULT_JOBS = (

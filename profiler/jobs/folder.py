@@ -176,6 +176,7 @@ class RunFolder:
             from_store=standing.from_store,
             queue_position=queue_position,
             refused=outcome is not None and outcome.refused,
+            lost=standing.state is RunState.FAILED and outcome is None,
         )
 
     def _read(self, name: str, parse: Callable[[dict[str, Any]], _T]) -> _T:

@@ -100,6 +100,8 @@ class RunStatus:
     """1 is next; None unless it waits here."""
     refused: bool = False
     """The worker found that the job is not possible: what was asked is to be changed."""
+    lost: bool = False
+    """The worker ended without a word, so that the same run may end otherwise another time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,9 +46,12 @@ class RunStore:
         return next((entry for entry in self.list() if entry.metadata.id == run_id), None)
 
     def find_key(self, key: str) -> StoredRun | None:
-        """Return the newest run that came to its end and was stored under ``key``, or None; what a failed run left is no answer."""
-        ended = (entry for entry in self.list() if entry.metadata.complete and "error" not in entry.metadata.facts)
-        return next((entry for entry in ended if entry.metadata.key == key), None)
+        """Return the newest run of `ended` that was stored under ``key``, or None."""
+        return next((entry for entry in self.ended() if entry.metadata.key == key), None)
+
+    def ended(self) -> builtins.list[StoredRun]:
+        """Return the runs that came to their end, newest first; what a failed run left is no answer to anything."""
+        return [entry for entry in self.list() if entry.metadata.complete and "error" not in entry.metadata.facts]
 
     def new_path(self, name: str) -> Path:
         """Return the path of a new run's file; the folder is made.

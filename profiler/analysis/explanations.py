@@ -1,0 +1,121 @@
+"""What a toggle changed, as numbers -> the sentences a person would say about it: which part fell, where the peak went, what limits now.
+
+Every sentence is made from the footprints of the two runs; none is kept for a toggle.
+"""
+
+from __future__ import annotations
+
+from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
+from profiler.analysis.footprint import Footprint, Level
+from profiler.analysis.savings import Saving
+from profiler.recording import Category, Phase
+from profiler.units import format_bytes
+
+_WORTH_NAMING = 0.02
+"""Of the peak before: smaller changes of a category are left out of sentences; the table has them."""
+_LEFT_WORTH_NAMING = 0.05
+_MAX_PARTS = 3
+
+
+def explain_saving(saving: Saving) -> list[str]:
+    """Return what was saved and why, where the peak is now, and what would have to give way first; for nothing saved, why not."""
+    if not saving.before.peak_bytes:
+        return []
+    if abs(saving.saved_bytes) < max(1, saving.before.peak_bytes // 10_000):
+        return [*_why_nothing(saving), *saving.after.notes]
+    sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after), _further(saving)]
+    return [sentence for sentence in (*sentences, _host(saving), *saving.after.notes) if sentence]
+
+
+def _saved(saving: Saving) -> str:
+    share = 100 * abs(saving.saved_bytes) / saving.before.peak_bytes
+    verb = "saved" if saving.saved_bytes > 0 else "cost"
+    return (
+        f"{saving.toggle} {verb} {format_bytes(abs(saving.saved_bytes))}, {share:.0f} % of the peak: "
+        f"{format_bytes(saving.before.peak_bytes)} became {format_bytes(saving.after.peak_bytes)}."
+    )
+
+
+def _bands(saving: Saving) -> str:
+    """Say which categories at the peak fell and which rose."""
+    least = _WORTH_NAMING * saving.before.peak_bytes
+    changes = {category: change for category, change in saving.saved_by_category.items() if abs(change) >= least}
+    parts = []
+    for verb, sign in (("fell", 1), ("rose", -1)):
+        changed = [(in_sentence(name), format_bytes(abs(change))) for name, change in changes.items() if change * sign > 0][:_MAX_PARTS]
+        if changed:
+            (name, by), *others = changed
+            parts.append(joined([f"{name} {verb} by {by}", *(f"{name} by {by}" for name, by in others)]))
+    return f"At the peak, {', while '.join(parts)}." if parts else ""
+
+
+def _moved(saving: Saving) -> str:
+    before, after = saving.before.peak.phase, saving.after.peak.phase
+    if Phase.OTHER in (before, after):
+        return ""
+    if before is after:
+        return f"The peak is still in {phase_in_sentence(after)}."
+    return f"The peak moved from {phase_in_sentence(before)} to {phase_in_sentence(after)}."
+
+
+def _limit(after: Footprint) -> str:
+    ranked = sorted(after.peak.categories.items(), key=lambda item: -item[1])
+    parts = [
+        f"{in_sentence(category)} ({100 * num_bytes / after.peak_bytes:.0f} %)"
+        for category, num_bytes in ranked[:_MAX_PARTS]
+        if num_bytes >= _LEFT_WORTH_NAMING * after.peak_bytes
+    ]
+    return f"What limits now: {joined(parts)}." if parts else ""
+
+
+def _further(saving: Saving) -> str:
+    """Say when more of the same cannot help: where the peak left the phase that fell, or where nothing is left of what fell."""
+    if saving.saved_bytes <= 0:
+        return ""
+    after = saving.after
+    gap = _gap_to(after, saving.before.peak.phase)
+    if gap is not None and gap > 0:
+        old, new = phase_in_sentence(saving.before.peak.phase), phase_in_sentence(after.peak.phase)
+        return f"This cannot help further until {new} needs less: {old} is {format_bytes(gap)} below the peak now."
+    fell = next((category for category, change in saving.saved_by_category.items() if change > 0), None)
+    left = after.peak.categories.get(fell, 0) if fell is not None else 0
+    if fell is not None and left < _LEFT_WORTH_NAMING * after.peak_bytes:
+        return f"More of it cannot help much: {format_bytes(left)} of {in_sentence(fell)} are left at the peak."
+    return ""
+
+
+def _gap_to(after: Footprint, phase: Phase) -> int | None:
+    level = after.phases.get(phase)
+    return None if level is None or phase is after.peak.phase else after.peak_bytes - level.num_bytes
+
+
+def _host(saving: Saving) -> str:
+    change = saving.after.host_bytes - saving.before.host_bytes
+    if change < _WORTH_NAMING * saving.before.peak_bytes:
+        return ""
+    return f"The host holds {format_bytes(change)} more for it."
+
+
+def _why_nothing(saving: Saving) -> list[str]:
+    """Explain a peak that stayed: nothing changed anywhere, or only where the peak is not."""
+    before, after = saving.before, saving.after
+    changed = [
+        (phase, level, after.phases[phase])
+        for phase, level in before.phases.items()
+        if phase in after.phases and level.num_bytes != after.phases[phase].num_bytes
+    ]
+    first = f"{saving.toggle} saved nothing at the peak."
+    if not changed:
+        return [first, "No phase of the step needs more or less than before."]
+    phase, old, new = max(changed, key=lambda item: abs(item[1].num_bytes - item[2].num_bytes))
+    verb = "lowered" if new.num_bytes < old.num_bytes else "raised"
+    return [
+        first,
+        f"It {verb} the most that {phase_in_sentence(phase)} needs from {format_bytes(old.num_bytes)} to {format_bytes(new.num_bytes)}, "
+        f"but the peak, {format_bytes(after.peak_bytes)}, is in {phase_in_sentence(after.peak.phase)}: {_held(after.peak)}.",
+    ]
+
+
+def _held(level: Level) -> str:
+    ranked: list[tuple[Category, int]] = sorted(level.categories.items(), key=lambda item: -item[1])[:_MAX_PARTS]
+    return "there are " + joined([f"{format_bytes(num_bytes)} of {in_sentence(category)}" for category, num_bytes in ranked])

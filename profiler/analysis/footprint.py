@@ -1,0 +1,161 @@
+"""A recording -> the few facts by which runs are compared: its peak and what it is made of, the peak of each phase, time and loss."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from profiler.analysis.blocks import Lane
+from profiler.analysis.categories import PHASE_CODES, PHASES
+from profiler.analysis.segment_rows import peak_reserved_bytes
+from profiler.analysis.timeline import Timeline
+from profiler.recording import Category, Phase, Provenance, Recording
+
+_REPEAT = "repeat"
+"""The fact of a measured run that holds the times and losses of its steps without the profiler."""
+
+
+class Spread(NamedTuple):
+    """A time that was measured several times, in seconds."""
+
+    median: float
+    low: float
+    high: float
+    num: int
+
+    @classmethod
+    def of(cls, values: Any) -> Spread | None:
+        """Return the spread of a list of numbers; None where there are none."""
+        found = [float(value) for value in values or ()]
+        return cls(statistics.median(found), min(found), max(found), len(found)) if found else None
+
+
+class Level(NamedTuple):
+    """What was allocated at one instant."""
+
+    phase: Phase
+    num_bytes: int
+    categories: Mapping[Category, int]
+    """They sum to ``num_bytes``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What one run took. Sizes are of the GPU, where one holds anything, else of the host."""
+
+    recording_id: str | None
+    provenance: Provenance
+    peak: Level
+    peak_step: int
+    phases: Mapping[Phase, Level]
+    """Of each phase of the steps that count, the instant at which the most was allocated in it."""
+    reserved_bytes: int | None = None
+    """The most that the allocator had reserved; None where nothing tells."""
+    host_bytes: int = 0
+    """The most that a GPU's run held on the host, pinned or not; 0 for a run on the CPU."""
+    cpu_seconds: Spread | None = None
+    """Processor time of a step, measured without the profiler; None unless measured."""
+    wall_seconds: Spread | None = None
+    estimated_step_seconds: float | None = None
+    """Of a simulated step on a GPU, by a roofline."""
+    losses: Sequence[float] = ()
+    """Of the steps that count; none unless measured."""
+    repeated_losses: Sequence[float] = ()
+    """Of the same steps run again: how far they differ is how exactly this machine repeats itself."""
+    notes: Sequence[str] = ()
+    """What its optimizations found, such as that one changed nothing."""
+
+    @classmethod
+    def of(cls, recording: Recording) -> Self:
+        """Return the facts of a recording."""
+        timeline, metadata = Timeline.of(recording), recording.metadata
+        facts = metadata.facts
+        repeat = facts.get(_REPEAT, {})
+        is_measured = metadata.provenance is Provenance.MEASURED
+        return cls(
+            recording_id=metadata.id,
+            provenance=metadata.provenance,
+            peak=_level(timeline, timeline.peak_event),
+            peak_step=int(timeline.blocks.event_step[timeline.peak_event]) if timeline.num_events else -1,
+            phases=_phase_peaks(timeline),
+            reserved_bytes=peak_reserved_bytes(recording, timeline.lane),
+            host_bytes=_host_bytes(recording, timeline),
+            cpu_seconds=Spread.of(repeat.get("cpu_seconds")),
+            wall_seconds=Spread.of(repeat.get("wall_seconds")),
+            estimated_step_seconds=None if is_measured else facts.get("estimated_step_seconds"),
+            losses=_losses(recording) if is_measured else (),
+            repeated_losses=tuple(repeat.get("losses", ())),
+            notes=tuple(facts.get("notes", ())),
+        )
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that was allocated in the steps that count."""
+        return self.peak.num_bytes
+
+    @property
+    def loss(self) -> float | None:
+        """The loss of the last step; None unless measured."""
+        return self.losses[-1] if self.losses else None
+
+    @property
+    def loss_tolerance(self) -> float:
+        """By how much the losses of equal steps differed at most when they were run again."""
+        return max((abs(one - other) for one, other in zip(self.losses, self.repeated_losses, strict=False)), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; what was not measured is null."""
+        return {
+            "recording_id": self.recording_id,
+            "provenance": str(self.provenance),
+            "peak_allocated_bytes": self.peak_bytes,
+            "peak_at": {"step": self.peak_step, "phase": str(self.peak.phase)},
+            "categories_at_peak": {category.name: num_bytes for category, num_bytes in self.peak.categories.items()},
+            "phase_peaks_bytes": {str(phase): level.num_bytes for phase, level in self.phases.items()},
+            "peak_reserved_bytes": self.reserved_bytes,
+            "host_peak_bytes": self.host_bytes or None,
+            "cpu_seconds": None if self.cpu_seconds is None else self.cpu_seconds.median,
+            "cpu_seconds_spread": None if self.cpu_seconds is None else self.cpu_seconds._asdict(),
+            "wall_seconds": None if self.wall_seconds is None else self.wall_seconds.median,
+            "estimated_step_seconds": self.estimated_step_seconds,
+            "loss": self.loss,
+            "loss_tolerance": self.loss_tolerance if self.losses else None,
+            "notes": list(self.notes),
+        }
+
+
+def _level(timeline: Timeline, event: int) -> Level:
+    if not timeline.num_events:
+        return Level(Phase.OTHER, 0, {})
+    instant, categories = timeline.at(event), timeline.categories_at(event)
+    assert sum(categories.values()) == instant.allocated_bytes, "categories must sum to what is allocated"
+    return Level(instant.phase, instant.allocated_bytes, categories)
+
+
+def _phase_peaks(timeline: Timeline) -> dict[Phase, Level]:
+    counted = timeline.counted_events
+    phase, total = timeline.blocks.event_phase[counted], timeline.total[counted]
+    found = {}
+    for name in PHASES:
+        events = counted[phase == PHASE_CODES[name]]
+        if len(events):
+            found[name] = _level(timeline, int(events[np.argmax(total[phase == PHASE_CODES[name]])]))
+    return found
+
+
+def _host_bytes(recording: Recording, timeline: Timeline) -> int:
+    """Return the sum of the peaks of the host's memories beside a GPU's."""
+    if timeline.lane.device < 0:
+        return 0
+    lanes: list[Lane] = [lane for lane in timeline.blocks.lanes() if lane.device < 0 and lane.rank == timeline.lane.rank]
+    return sum(Timeline.of(recording, timeline.blocks, lane).peak_bytes for lane in lanes)
+
+
+def _losses(recording: Recording) -> tuple[float, ...]:
+    rows = recording.scalars.to_pylist()
+    warmup_steps = recording.metadata.warmup_steps
+    return tuple(row["value"] for row in rows if row["name"] == "loss" and row["step"] >= warmup_steps)

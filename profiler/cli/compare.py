@@ -1,0 +1,152 @@
+"""``compare``: what each toggle saves on a baseline: alone, one after the other, together, measured or simulated."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from profiler.analysis.footprint import Footprint
+from profiler.cli.command import DIFFERS, DONE, Commands, add_command, print_json, require
+from profiler.cli.job import add_job_options, read_job
+from profiler.cli.reading import read_file
+from profiler.devices import find_gpu
+from profiler.errors import JobFailed, SpecError
+from profiler.jobs.comparing import ComparisonRuns
+from profiler.jobs.manager import JobManager
+from profiler.jobs.run import CAPTURE, SIMULATE, Limits, RunState
+from profiler.jobs.targets import CPU
+from profiler.optimizations.registry import families
+from profiler.planner.comparison import Compared, Comparison, name_of, parse_toggles
+from profiler.spec import Job
+from profiler.units import exact_bytes, format_bytes, format_duration_us, parse_bytes, parse_share
+
+_POLL_SECONDS = 0.1
+_ENGINES = {"measured": CAPTURE, "simulated": SIMULATE}
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    command = add_command(commands, "compare", _run, "say what each toggle saves on a baseline: alone, in order and all together")
+    add_job_options(command, steps=None)
+    command.add_argument("--with", action="append", default=[], dest="base", metavar="NAME[:key=value]", help="a toggle of the baseline")
+    command.add_argument("--engine", choices=_ENGINES, help="(default simulated with --gpu, else measured on this CPU)")
+    command.add_argument("--device", default=CPU, help="where to measure: cpu, cuda or cuda:N (default cpu)")
+    command.add_argument("--gpu", metavar="NAME", help="the GPU to simulate, such as rtx-4090; cpu for this machine's CPU")
+    command.add_argument("--sweep", metavar="FAMILY", help=f"try every toggle of a family alone: {', '.join(f.name for f in families())}")
+    command.add_argument("--budget", metavar="SIZE", help="exit 4 if the run with all toggles needs more, such as 24GiB")
+    command.add_argument("--baseline", type=Path, metavar="FILE", help="a recording: exit 4 if the run with all toggles needs more than it")
+    command.add_argument("--tolerance", default="0%", metavar="SHARE", help="how much more than --baseline is allowed (default 0%%)")
+    command.add_argument("--time-limit", type=float, default=Limits().seconds, metavar="SECONDS", help="of each run")
+
+
+def _run(options: argparse.Namespace) -> int:
+    comparison, engine = _comparison(options)
+    limits = {name: parse_bytes(text) for name, text in (("budget", options.budget),) if text}
+    if options.baseline is not None:
+        before = Footprint.of(read_file(options.baseline)).peak_bytes
+        limits["baseline"] = before + int(before * parse_share(options.tolerance))
+    for library in ("torch", "transformers"):
+        require(library, "compare")
+    compared = _compared(comparison, engine, Limits(seconds=options.time_limit))
+    if options.json:
+        print_json(compared.to_json())
+    else:
+        _print(compared)
+    exceeded = _exceeded(compared, limits)
+    for sentence in exceeded:
+        print(f"headroom: {sentence}", file=sys.stderr)
+    return DIFFERS if exceeded else DONE
+
+
+def _comparison(options: argparse.Namespace) -> tuple[Comparison, str]:
+    engine = _ENGINES[options.engine] if options.engine else SIMULATE if options.gpu else CAPTURE
+    if engine == CAPTURE and options.gpu:
+        raise SpecError("--gpu is simulated, and --engine measured measures. Leave one out; --device cuda measures on this machine's GPU.")
+    toggles, options.toggle = parse_toggles(options.toggle), options.base
+    device = options.device
+    if engine == SIMULATE:
+        device = CPU if options.gpu is None or options.gpu.lower() == CPU else find_gpu(options.gpu).name
+    options.steps = options.steps or (1 if engine == SIMULATE else 5)
+    baseline, _ = read_job(options, device)
+    if options.sweep is None:
+        return Comparison(baseline=baseline, toggles=toggles), engine
+    if toggles:
+        raise SpecError("--sweep tries every toggle of a family, and --toggle names some. Leave one out.")
+    return _sweep(baseline, options.sweep), engine
+
+
+def _sweep(baseline: Job, name: str) -> Comparison:
+    family = next((family for family in families() if family.name == name), None)
+    if family is None:
+        raise SpecError(f"There is no family {name!r}. Use one of {', '.join(family.name for family in families())}.")
+    return Comparison.of_family(baseline, family)
+
+
+def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
+    """Return the comparison once all of its runs are over; an interrupt cancels them.
+
+    Raises:
+        SpecError: the baseline or the waterfall is not possible.
+        JobFailed: a run gave no result.
+    """
+    manager = JobManager()
+    runs = None
+    try:
+        runs = ComparisonRuns(manager, comparison, engine, limits=limits)
+        compared = runs.advance()
+        while not runs.ended:
+            _tell(runs)
+            time.sleep(_POLL_SECONDS)
+            compared = runs.advance()
+    except KeyboardInterrupt:
+        if runs is not None:
+            runs.cancel()
+        raise
+    finally:
+        manager.close()
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+    failed = [run for run in runs.runs.values() if run.state is not RunState.DONE]
+    if failed:
+        kind = SpecError if any(run.status and run.status.refused for run in failed) else JobFailed
+        raise kind(f"The run with {name_of(failed[0].switched)} gave no result: {failed[0].message}")
+    return compared
+
+
+def _tell(runs: ComparisonRuns) -> None:
+    if sys.stderr.isatty():
+        num_ended = sum(run.ended for run in runs.runs.values())
+        print(f"\r\033[K{num_ended} of {len(runs.runs)} runs", end="", file=sys.stderr, flush=True)
+
+
+def _exceeded(compared: Compared, limits: dict[str, int]) -> list[str]:
+    """Return what to say of each limit that the run with all toggles is above."""
+    comparison = compared.comparison
+    footprint = compared.footprints[comparison.toggles if comparison.together else ()]
+    found = []
+    for name, limit in limits.items():
+        needed = footprint.peak_bytes if name == "baseline" else footprint.reserved_bytes or footprint.peak_bytes
+        if needed > limit:
+            over = format_bytes(needed - limit)
+            found.append(f"{exact_bytes(needed)} are needed, {over} more than the {name} allows ({exact_bytes(limit)}).")
+    return found
+
+
+def _print(compared: Compared) -> None:
+    rows = compared.to_json()["runs"]
+    print(f"{'Run':<52} {'Peak allocated':>14} {'Phase':>10} {'Step time':>11} {'Loss':>9}")
+    for row in rows:
+        seconds = row["cpu_seconds"] if row["cpu_seconds"] is not None else row["estimated_step_seconds"]
+        time_text = "not measured" if seconds is None else format_duration_us(seconds * 1e6)
+        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        name = " + ".join(row["toggles"]) or "baseline"
+        print(f"{name:<52} {format_bytes(row['peak_allocated_bytes']):>14} {row['peak_at']['phase']:>10} {time_text:>11} {loss:>9}")
+    print("Step time is processor time of this machine" if any(row["cpu_seconds"] for row in rows) else "Step time is estimated")
+    for saving in compared.savings:
+        print(f"{saving.toggle:<52} {format_bytes(-saving.saved_bytes, signed=True):>14}")
+    for sentences in compared.explanations().values():
+        print(" ".join(sentences))
+    for name, reason in compared.to_json()["refused"].items():
+        print(f"Not run, {name}: {reason}")

@@ -1,0 +1,203 @@
+"""A baseline and toggles -> the runs that show what each toggle saves, and from their footprints the comparison itself.
+
+The runs: the baseline, each toggle alone, the toggles switched on one after the other (the waterfall), all together, and all but one.
+Equal runs are planned once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+from profiler.analysis.explanations import explain_saving
+from profiler.analysis.footprint import Footprint
+from profiler.analysis.savings import Interaction, Saving, dominated, interactions, waterfall
+from profiler.errors import SpecError
+from profiler.optimizations.base import Family
+from profiler.optimizations.registry import families, optimization, switch_on, validate
+from profiler.spec import Job, Toggle
+
+BASELINE = "baseline"
+MAX_TOGGLES = 12
+
+Switched = tuple[Toggle, ...]
+"""The toggles that one run has beside the baseline, in the order of the comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared. Jobs are validated when they are asked for.
+
+    Raises:
+        SpecError: too many toggles, or one twice.
+    """
+
+    baseline: Job
+    toggles: tuple[Toggle, ...]
+    """In the order of the waterfall."""
+    together: bool = True
+    """Whether they can be on at once; else each is only tried alone, as the members of a family are."""
+
+    def __post_init__(self) -> None:
+        if len(self.toggles) > MAX_TOGGLES:
+            raise SpecError(f"{len(self.toggles)} toggles are too many to compare at once. Choose up to {MAX_TOGGLES}.")
+        if len(set(self.toggles)) < len(self.toggles):
+            twice = next(toggle for toggle in self.toggles if self.toggles.count(toggle) > 1)
+            raise SpecError(f"{twice} is named twice. Name each toggle once.")
+
+    @classmethod
+    def of_family(cls, baseline: Job, family: Family) -> Self:
+        """Return the comparison of all optimizations of a family that this job can have, with their default options."""
+        members = (Toggle(item.name) for item in families()[family])
+        possible = [toggle for toggle in members if _refusal(baseline, (toggle,)) is None]
+        return cls(baseline=baseline, toggles=tuple(possible[:MAX_TOGGLES]), together=False)
+
+    def jobs(self) -> dict[Switched, Job]:
+        """Return every run's toggles and validated job, in the order in which they are wanted first.
+
+        First the baseline and all together, then the waterfall, each alone, all but one. Runs that are not possible by themselves, such as
+        a toggle that needs another one, are left out; `refusals` says why.
+
+        Raises:
+            SpecError: the baseline or the waterfall is not possible.
+        """
+        wanted = dict.fromkeys([(), *([self.toggles, *self._prefixes()] if self.together else [])])
+        jobs = {switched: self.job(switched) for switched in wanted}
+        for switched in self._optional():
+            if switched not in jobs and _refusal(self.baseline, switched) is None:
+                jobs[switched] = self.job(switched)
+        return jobs
+
+    def job(self, switched: Switched) -> Job:
+        """Return the job of the baseline with some of the toggles.
+
+        Raises:
+            SpecError: it is not possible.
+        """
+        return switch_on(self.baseline, switched) if switched else validate(self.baseline)
+
+    def refusals(self) -> dict[Switched, str]:
+        """Return why runs are left out."""
+        found = ((switched, _refusal(self.baseline, switched)) for switched in self._optional())
+        return {switched: reason for switched, reason in found if reason is not None}
+
+    def _prefixes(self) -> list[Switched]:
+        return [self.toggles[: num + 1] for num in range(len(self.toggles))]
+
+    def _optional(self) -> list[Switched]:
+        alone: list[Switched] = [(toggle,) for toggle in self.toggles]
+        return alone + ([self.without(toggle) for toggle in self.toggles] if self.together and len(self.toggles) > 1 else [])
+
+    def without(self, toggle: Toggle) -> Switched:
+        """Return all toggles but one."""
+        return tuple(other for other in self.toggles if other != toggle)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A comparison whose runs are here, or some of them."""
+
+    comparison: Comparison
+    footprints: Mapping[Switched, Footprint]
+
+    @cached_property
+    def savings(self) -> tuple[Saving, ...]:
+        """The steps of the waterfall, as far as their runs are here without a gap; where toggles are only tried alone, each alone."""
+        if () not in self.footprints:
+            return ()
+        baseline = self.footprints[()]
+        if not self.comparison.together:
+            return tuple(saving for toggle in self.comparison.toggles if (saving := self.alone(toggle)) is not None)
+        steps = []
+        for num, toggle in enumerate(self.comparison.toggles):
+            footprint = self.footprints.get(self.comparison.toggles[: num + 1])
+            if footprint is None:
+                break
+            steps.append((str(toggle), footprint))
+        return waterfall(baseline, steps)
+
+    def alone(self, toggle: Toggle) -> Saving | None:
+        """Return what a toggle saves by itself; None while its run is not here."""
+        before, after = self.footprints.get(()), self.footprints.get((toggle,))
+        return Saving(toggle=str(toggle), before=before, after=after) if before and after else None
+
+    @cached_property
+    def interactions(self) -> tuple[Interaction, ...]:
+        """What each toggle saves first and last; nothing where all together is not here."""
+        baseline, together = self.footprints.get(()), self.footprints.get(self.comparison.toggles)
+        if baseline is None or together is None or not self.comparison.together:
+            return ()
+        toggles = self.comparison.toggles
+        alone = {str(toggle): self.footprints.get((toggle,)) for toggle in toggles}
+        return interactions(
+            baseline, together, alone, {str(toggle): self.footprints.get(self.comparison.without(toggle)) for toggle in toggles}
+        )
+
+    @cached_property
+    def dominated(self) -> frozenset[Switched]:
+        """The runs that another one beats in bytes, time and loss."""
+        names = {name_of(switched): switched for switched in self.footprints}
+        points = {name: _point(self.footprints[switched]) for name, switched in names.items()}
+        return frozenset(names[name] for name in dominated(points))
+
+    def explanations(self) -> dict[str, list[str]]:
+        """Return what to say of each step of the waterfall."""
+        return {saving.toggle: explain_saving(saving) for saving in self.savings}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data: baseline, runs, waterfall, interactions, explanations, refused."""
+        return {
+            "baseline": self.comparison.job(()).to_json(),
+            "toggles": [str(toggle) for toggle in self.comparison.toggles],
+            "runs": [self._run_json(switched) for switched in self.comparison.jobs() if switched in self.footprints],
+            "waterfall": [
+                {
+                    "toggle": saving.toggle,
+                    "saved_bytes": saving.saved_bytes,
+                    "saved_by_category": {category.name: num_bytes for category, num_bytes in saving.saved_by_category.items()},
+                }
+                for saving in self.savings
+            ],
+            "interactions": [
+                {"toggle": item.toggle, "alone_bytes": item.alone_bytes, "last_bytes": item.last_bytes, "kind": item.kind}
+                for item in self.interactions
+            ],
+            "explanations": self.explanations(),
+            "refused": {name_of(switched): reason for switched, reason in self.comparison.refusals().items()},
+        }
+
+    def _run_json(self, switched: Switched) -> dict[str, Any]:
+        toggles = [str(toggle) for toggle in switched]
+        footprint = self.footprints[switched]
+        return {"toggles": toggles, "dominated": switched in self.dominated, **footprint.to_json()}
+
+
+def name_of(switched: Switched) -> str:
+    """Return what a list calls a run, such as ``bfloat16 + checkpointing``."""
+    return " + ".join(map(str, switched)) or BASELINE
+
+
+def parse_toggles(texts: Iterable[str]) -> tuple[Toggle, ...]:
+    """Return toggles under their canonical names, in the order given.
+
+    Raises:
+        SpecError: an optimization is not known, or a text names none.
+    """
+    toggles = (Toggle.parse(text) for text in texts)
+    return tuple(replace(toggle, name=optimization(toggle.name).name) for toggle in toggles)
+
+
+def _refusal(baseline: Job, switched: Switched) -> str | None:
+    try:
+        switch_on(baseline, switched)
+    except SpecError as error:
+        return str(error)
+    return None
+
+
+def _point(footprint: Footprint) -> tuple[float | None, ...]:
+    """Return what is to be small: bytes, seconds, loss."""
+    seconds = footprint.cpu_seconds.median if footprint.cpu_seconds else footprint.estimated_step_seconds
+    return (footprint.peak_bytes, seconds, footprint.loss)
