@@ -7,7 +7,6 @@ phases have peaks of their own. The outputs live until a step's function returns
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.gpu_runs.schema import Comparison, Run, gpu_of, is_before, model_type
 from profiler.allocator.stats import Stats
 from profiler.models.build import build_model
-from profiler.optimizations.nf4 import Nf4Linear, prepare_for_training
+from profiler.optimizations.nf4_loading import load_in_4_bits, prepare_for_training
 from profiler.simulate.session import Simulation
 from profiler.spec import Model
 from profiler.units import MIB
@@ -135,35 +134,12 @@ def _built(run: Run) -> Any:
 
 
 def _loaded_in_4_bits(run: Run, simulation: Simulation, keeps_cache: bool) -> Any:
-    """Return the model as from_pretrained leaves it on the GPU, prepared for training.
-
-    A block as large as all weights comes first, to reserve it (caching_allocator_warmup); the weights follow in the order of their names,
-    in float16, each quantized before the next (convert_and_load_state_dict_in_model).
-    """
-    device = simulation.device
-    model = _built(run)
-    weights = sorted(model.named_parameters(), key=lambda item: _natural(item[0]))
-    quantized = {f"{name}.weight" for name, module in model.named_modules() if type(module) is nn.Linear and name != "lm_head"}
-    num_bytes = sum(weight.numel() // 2 if name in quantized else weight.nbytes for name, weight in weights)
-    torch.empty(num_bytes // 2, dtype=torch.float16, device=device)
-    for name, weight in weights:
-        path, _, kind = name.rpartition(".")
-        module = model.get_submodule(path)
-        if name in quantized:
-            model.set_submodule(path, Nf4Linear(module, device, torch.float16))
-        else:
-            setattr(module, kind, nn.Parameter(weight.detach().to(device)))
-    model.tie_weights()
-    model.to(device)  # the buffers
+    """Return the model as from_pretrained leaves it on the GPU, prepared for training."""
+    model = load_in_4_bits(_built(run), simulation.device)
     prepare_for_training(model)
     if not keeps_cache:
         torch.cuda.empty_cache()
     return model
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Return the key by which names are sorted part by part, numbers before words."""
-    return [(0, int(part), "") if re.fullmatch(r"\d+", part) else (1, 0, part) for part in name.split(".")]
 
 
 def _adapted(model: Any, run: Run) -> nn.Module:

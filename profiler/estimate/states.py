@@ -13,9 +13,10 @@ from profiler.estimate.activations import FLOAT32_BYTES, logits_bytes
 from profiler.estimate.blocks import block_of
 from profiler.estimate.kv_cache import dynamic_cache_bytes
 from profiler.estimate.lora import ATTENTION_PROJECTIONS, adapter_num_parameters
+from profiler.estimate.quantization import quantized_bytes
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts, Head
-from profiler.optimizations.adapters import ADAPTERS, ALL_LINEAR, lora_options
+from profiler.optimizations.adapters import ALL_LINEAR, FineTuning, lora_options
 from profiler.optimizations.optimizer_in_backward import updates_in_backward
 from profiler.optimizations.optimizers import AnyOptimizer
 from profiler.optimizations.precision import Precision
@@ -67,12 +68,14 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     if workload.kind is not WorkloadKind.TRAIN:
         return _estimate_inference(weights_bytes, facts, workload, itemsize)
     trained_bytes, trained_itemsize = weights_bytes, precision.itemsize
-    rank_and_targets = lora_options(job)
+    rank_and_targets, method = lora_options(job), _fine_tuning(job)
     if rank_and_targets is not None:
         trained_bytes, trained_itemsize = _adapter_bytes(facts, *rank_and_targets), FLOAT32_BYTES
         weights_bytes += trained_bytes
-    elif any(REGISTRY[toggle.name].family is ADAPTERS for toggle in validate(job).toggles):
+    elif method is not None:
         trained_bytes = 0  # it is a part of them, and none keeps the bound a lower one
+        if method.weight_format is not None:
+            weights_bytes = quantized_bytes(num_parameters, method.weight_format)
     optimizer, options = chosen(job, AnyOptimizer)
     state_bytes = optimizer.state_bytes(trained_bytes // trained_itemsize, trained_itemsize, options)
     gradients_bytes = 0 if updates_in_backward(job) else trained_bytes
@@ -87,6 +90,12 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
         kv_cache_bytes=0,
         lower_bound_bytes=weights_bytes + gradients_bytes + beside_gradients,
     )
+
+
+def _fine_tuning(job: Job) -> FineTuning | None:
+    """Return the way in which a job trains less than its whole model."""
+    items = (REGISTRY[toggle.name] for toggle in validate(job).toggles)
+    return next((item for item in items if isinstance(item, FineTuning)), None)
 
 
 def _adapter_bytes(facts: ConfigFacts, rank: int, targets: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import SpecError
 from profiler.models.catalogue import facts_of
@@ -55,6 +55,8 @@ class FineTuning(Optimization):
     """One way to train less than the whole model."""
 
     family = ADAPTERS
+    weight_format: ClassVar[str | None] = None
+    """In which the linear layers of the frozen model are kept, by its name in `profiler.estimate.quantization`; None leaves them alone."""
 
     def refusal(self, job: Job) -> str | None:
         """Refuse recurrent models, whose layers are of other kinds."""

@@ -5,19 +5,25 @@ of 64 weights as a float32, or, doubly quantized, as 8 bits with a float32 for 2
 bitsandbytes: functional.quantize_4bit, autograd.MatMul4Bit and backends/cuda/ops.py. A product of more than a few tokens first unpacks the
 weight into the compute dtype, in forward and again in backward; nothing of it is kept between the two.
 
+The operators stand for kernels, which need no memory but their results: what they compute with lies in numpy's arrays on the host, outside
+of torch's allocators, so that measured and simulated bytes are the same. On a real GPU that takes long; bytes are right, times are not.
+
 Needs torch; for workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 BLOCK = 64
 """Weights that share a scale."""
@@ -30,49 +36,75 @@ _LEVELS = (
     *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0),
 )
 """Quantiles of the normal distribution, one of them zero (appendix E of the paper)."""
-_ROWS_AT_ONCE = 1 << 12
-"""Blocks that are encoded or decoded together, to keep the CPU's temporaries small."""
+_BLOCKS_AT_ONCE = 1 << 12
+"""Blocks that are encoded or decoded together, to keep what the host computes with small."""
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.uint8]
 
 
-@torch.library.custom_op("headroom::quantize_nf4", mutates_args=())
+@torch.library.custom_op("headroom_nf4::quantize_nf4", mutates_args=())
 def quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scales, float32 (blocks,), and the packed codes, uint8 (bytes, 1), of a weight of any shape."""
+    """Return the scales, float32 (blocks,), and the packed codes, uint8 (bytes, 1), of a weight of any shape, in one piece."""
     scales, packed = _storage(weight)
-    flat = functional.pad(weight.flatten(), (0, -weight.numel() % BLOCK)).view(-1, BLOCK)
-    half = BLOCK // 2
-    bounds = _levels(weight.device)
-    bounds = (bounds[1:] + bounds[:-1]) / 2
-    codes = torch.empty(flat.shape[0], half, dtype=torch.uint8, device=weight.device)
-    for start in range(0, flat.shape[0], _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        values = flat[rows].float()
-        scales[rows] = values.abs().amax(1)
-        nibbles = torch.bucketize(values / scales[rows, None].clamp_min(1e-38), bounds).to(torch.uint8)
-        codes[rows] = nibbles[:, ::2] * 16 + nibbles[:, 1::2]
-    packed.copy_(codes.flatten()[: packed.numel(), None])
+    flat, codes = weight.view(-1), packed.view(-1)
+    levels = np.array(_LEVELS, np.float32)
+    bounds = (levels[1:] + levels[:-1]) / 2
+    for first in range(0, scales.numel(), _BLOCKS_AT_ONCE):
+        part = _fetched(flat[first * BLOCK : (first + _BLOCKS_AT_ONCE) * BLOCK], np.float32)
+        blocks = np.pad(part, (0, -part.size % BLOCK)).reshape(-1, BLOCK)
+        largest = np.abs(blocks).max(1)
+        _fill(scales[first : first + len(blocks)], largest)
+        nibbles = np.searchsorted(bounds, blocks / np.maximum(largest, 1e-38)[:, None]).astype(np.uint8).reshape(-1, 2)
+        both = nibbles[:, 0] * 16 + nibbles[:, 1]
+        start = first * BLOCK // 2
+        _fill(codes[start : start + both.size], both[: (part.size + 1) // 2])
     return scales, packed
 
 
-@torch.library.custom_op("headroom::dequantize_nf4", mutates_args=())
+@torch.library.custom_op("headroom_nf4::dequantize_nf4", mutates_args=())
 def dequantize_nf4(packed: Tensor, scales: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
     """Return the weight of this shape and dtype."""
     out = packed.new_empty(shape, dtype=dtype)
-    flat, levels = out.view(-1), _levels(packed.device)
-    bytes_at_once = _ROWS_AT_ONCE * BLOCK // 2
-    for first in range(0, packed.numel(), bytes_at_once):
-        part = packed.view(-1)[first : first + bytes_at_once]
-        values = levels[torch.stack((part >> 4, part & 15), -1).flatten().int()]
-        start = first * 2
-        blocks = torch.arange(start, start + values.numel(), device=packed.device) // BLOCK
-        end = min(start + values.numel(), flat.numel())
-        flat[start:end] = (values * scales[blocks])[: end - start].to(dtype)
+    flat = out.view(-1)
+    for start, values in _decoded(packed, scales, out.numel()):
+        _fill(flat[start : start + values.size], values)
     return out
 
 
-@torch.library.custom_op("headroom::nf4_product", mutates_args=())
+@torch.library.custom_op("headroom_nf4::nf4_product", mutates_args=())
 def nf4_product(input: Tensor, packed: Tensor, scales: Tensor, shape: list[int], bias: Tensor | None) -> Tensor:
     """Return ``input @ weight.T + bias`` in one kernel, for few tokens."""
-    return functional.linear(input, dequantize_nf4(packed, scales, shape, input.dtype), bias)
+    out: Tensor = _product(input, packed, scales, shape, bias)
+    weight = np.concatenate([values for _, values in _decoded(packed, scales, shape[0] * shape[1])]).reshape(shape)
+    result = _fetched(input, np.float32) @ weight.T
+    _fill(out, result if bias is None else result + _fetched(bias, np.float32))
+    return out
+
+
+def _decoded(packed: Tensor, scales: Tensor, num_weights: int) -> Iterator[tuple[int, Floats]]:
+    """Yield where a stretch of the flat weight begins, and its values."""
+    levels = np.array(_LEVELS, np.float32)
+    weights_at_once = _BLOCKS_AT_ONCE * BLOCK
+    for start in range(0, num_weights, weights_at_once):
+        end = min(start + weights_at_once, num_weights)
+        codes = _fetched(packed.view(-1)[start // 2 : (end + 1) // 2], np.uint8)
+        values = levels[np.stack((codes >> 4, codes & 15), -1).reshape(-1)[: end - start]]
+        largest = _fetched(scales[start // BLOCK : -(-end // BLOCK)], np.float32)
+        yield start, values * largest.repeat(BLOCK)[: end - start]
+
+
+def _fetched(tensor: Tensor, kind: type[Any]) -> NDArray[Any]:
+    """Return a tensor's values in memory that torch's allocators know nothing of."""
+    found: NDArray[Any] = np.empty(tensor.shape, kind)
+    torch.from_numpy(found).copy_(tensor if tensor.device.type == "cpu" else tensor.cpu())
+    return found
+
+
+def _fill(tensor: Tensor, values: NDArray[Any]) -> None:
+    """Give a tensor these values, rounded to its dtype, without memory of its device."""
+    source = torch.from_numpy(values)
+    tensor.copy_(source if tensor.device.type == "cpu" else source.to(tensor.dtype))
 
 
 @quantize_nf4.register_fake
@@ -92,16 +124,11 @@ def _product(input: Tensor, packed: Tensor, scales: Tensor, shape: list[int], bi
     return input.new_empty(*input.shape[:-1], shape[0])
 
 
-@cache
-def _levels(device: torch.device) -> Tensor:
-    return torch.tensor(_LEVELS, device=device)
-
-
 class Nf4Linear(nn.Linear):
     """A linear layer whose weight is quantized; only its input's gradient can be computed.
 
     Args:
-        linear: is replaced by this; its bias is taken over.
+        linear: is replaced by this; its bias is taken over. GPT-2's kind, with inputs first, is turned around.
         device: where the quantized weight shall be; the whole one is copied there first.
         compute_dtype: of the product.
         double_quant: quantize the scales too.
@@ -112,12 +139,13 @@ class Nf4Linear(nn.Linear):
     nested_code: Tensor
     offset: Tensor
 
-    def __init__(self, linear: nn.Linear, device: torch.device, compute_dtype: torch.dtype, *, double_quant: bool = False) -> None:
+    def __init__(self, linear: nn.Linear | Conv1D, device: torch.device, compute_dtype: torch.dtype, *, double_quant: bool = False) -> None:
         nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().T.contiguous() if isinstance(linear, Conv1D) else linear.weight.detach()
+        self.out_features, self.in_features = weight.shape
         self.compute_dtype = compute_dtype
-        self.shape = list(linear.weight.shape)
-        scales, packed = quantize_nf4(linear.weight.detach().to(device))
+        self.shape = list(weight.shape)
+        scales, packed = quantize_nf4(weight.to(device))
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = linear.bias
         self.code = nn.Buffer(_table(device), persistent=False)
@@ -174,14 +202,16 @@ class _Product(torch.autograd.Function):
         return grad_input, None, grad_bias
 
 
-@torch.library.custom_op("headroom::quantize_scales", mutates_args=())
+@torch.library.custom_op("headroom_nf4::quantize_scales", mutates_args=())
 def quantize_scales(scales: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest magnitude of each 256 scales, float32, and the 8-bit codes of the scales, uint8, by a sorted table."""
     nested, codes = _nested_storage(scales, code)
-    rows = functional.pad(scales, (0, -scales.numel() % NESTED_BLOCK)).view(-1, NESTED_BLOCK)
-    nested.copy_(rows.abs().amax(1))
-    positions = torch.bucketize(rows / nested[:, None].clamp_min(1e-38), (code[1:] + code[:-1]) / 2)
-    codes.copy_(positions.flatten()[: codes.numel()])
+    values, table = _fetched(scales, np.float32), _fetched(code, np.float32)
+    rows = np.pad(values, (0, -values.size % NESTED_BLOCK)).reshape(-1, NESTED_BLOCK)
+    largest = np.abs(rows).max(1)
+    positions = np.searchsorted((table[1:] + table[:-1]) / 2, rows / np.maximum(largest, 1e-38)[:, None])
+    _fill(nested, largest)
+    _fill(codes, positions.astype(np.uint8).reshape(-1)[: values.size])
     return nested, codes
 
 
@@ -190,10 +220,13 @@ def _nested_storage(scales: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
     return scales.new_empty(-(-scales.numel() // NESTED_BLOCK)), scales.new_empty(scales.numel(), dtype=torch.uint8)
 
 
-@torch.library.custom_op("headroom::dequantize_scales", mutates_args=())
+@torch.library.custom_op("headroom_nf4::dequantize_scales", mutates_args=())
 def dequantize_scales(codes: Tensor, nested: Tensor, code: Tensor) -> Tensor:
     """Return what `quantize_scales` was given, nearly."""
-    return code[codes.int()] * nested.repeat_interleave(NESTED_BLOCK)[: codes.numel()]
+    out: Tensor = _scales_of(codes, nested, code)
+    table, positions = _fetched(code, np.float32), _fetched(codes, np.uint8)
+    _fill(out, table[positions] * _fetched(nested, np.float32).repeat(NESTED_BLOCK)[: positions.size])
+    return out
 
 
 @dequantize_scales.register_fake
@@ -208,47 +241,16 @@ def _table(device: torch.device) -> Tensor:
 
 
 def _dynamic_map(device: torch.device) -> Tensor:
-    """Return the 256 sorted values of the dynamic 8-bit type: seven decades, finer the larger (Dettmers 2016, https://arxiv.org/abs/1511.04561)."""
+    """Return the 256 sorted values of the dynamic 8-bit type on a device."""
+    return torch.tensor(_dynamic_values(), device=device)
+
+
+@cache
+def _dynamic_values() -> tuple[float, ...]:
+    """Return seven decades of values, finer the larger (Dettmers 2016, https://arxiv.org/abs/1511.04561)."""
     values = [0.0, 1.0]
     for decade in range(7):
-        bounds = torch.linspace(0.1, 1, 2**decade + 1, device="cpu").tolist()
+        bounds = np.linspace(0.1, 1, 2**decade + 1, dtype=np.float32).tolist()
         means = [(low + high) / 2 * 10 ** (decade - 6) for low, high in pairwise(bounds)]
         values += [*means, *(-mean for mean in means)]
-    return torch.tensor(sorted(values), device=device)
-
-
-def quantize_linears(
-    model: nn.Module,
-    device: torch.device,
-    compute_dtype: torch.dtype,
-    *,
-    double_quant: bool = False,
-    is_quantized: Callable[[str], bool] = lambda name: name.rpartition(".")[2] != "lm_head",
-) -> int:
-    """Replace the linear layers of a model, in place, one after another.
-
-    Args:
-        model: what to change.
-        device: where the quantized weights shall be.
-        compute_dtype: of the products.
-        double_quant: quantize the scales too.
-        is_quantized: chooses layers by their names; by default all but the output layer.
-
-    Returns:
-        How many were replaced.
-    """
-    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and is_quantized(name)]
-    for name in names:
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        model.set_submodule(name, Nf4Linear(linear, device, compute_dtype, double_quant=double_quant))
-    return len(names)
-
-
-def prepare_for_training(model: nn.Module) -> None:
-    """Freeze a quantized model and turn what is left in 16 bits into float32, as peft.prepare_model_for_kbit_training does."""
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for parameter in model.parameters():
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            parameter.data = parameter.data.to(torch.float32)
+    return tuple(sorted(values))

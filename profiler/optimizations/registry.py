@@ -26,6 +26,7 @@ from profiler.optimizations import (
     optimizers,
     packing,
     precision,
+    qlora,
     quantization,
     quantized_optimizers,
 )
@@ -41,6 +42,7 @@ _ALL: tuple[Optimization, ...] = (
     *precision.OPTIMIZATIONS,
     *attention.OPTIMIZATIONS,
     *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
+    *qlora.OPTIMIZATIONS,
     *freezing.OPTIMIZATIONS,
     *bottleneck.OPTIMIZATIONS,
     *activations.OPTIMIZATIONS,
@@ -92,8 +94,9 @@ def validate(job: Job) -> Job:
     """
     toggles = list(dict.fromkeys(map(_canonical, job.toggles)))
     _check_exclusive(toggles)
+    named = replace(job, toggles=tuple(toggles))
     for toggle in toggles:
-        reason = REGISTRY[toggle.name].refusal(job)
+        reason = REGISTRY[toggle.name].refusal(named)
         if reason is not None:
             raise SpecError(reason)
     job, toggles = _rewritten(job, toggles)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from profiler.devices import find_gpu
 from profiler.estimate.quantization import FORMATS
-from profiler.optimizations.nf4 import Nf4Linear, dequantize_nf4, prepare_for_training, quantize_linears, quantize_nf4
+from profiler.models.build import build_model
+from profiler.optimizations.nf4 import Nf4Linear, dequantize_nf4, quantize_nf4
+from profiler.optimizations.nf4_loading import load_in_4_bits, prepare_for_training
 from profiler.simulate.session import Simulation
+from profiler.spec import Model
 
 CPU = torch.device("cpu")
 MIB = 1 << 20
@@ -102,20 +107,29 @@ def test_a_few_tokens_are_multiplied_without_unpacking(gpu: Simulation) -> None:
     assert gpu.allocator.stats.peak_allocated_bytes - start == 2 * out.nbytes
 
 
-def test_a_models_linear_layers_are_replaced_but_for_its_output() -> None:
-    model = nn.ModuleDict({"up": nn.Linear(64, 128), "norm": nn.LayerNorm(64), "lm_head": nn.Linear(64, 100)}).half()
-    assert quantize_linears(model, CPU, torch.float16) == 1
-    assert type(model["up"]) is Nf4Linear
-    prepare_for_training(model)
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert {name: parameter.dtype for name, parameter in model.named_parameters()} == {
-        "up.weight": torch.uint8,
-        "up.bias": torch.float32,
-        "norm.weight": torch.float32,
-        "norm.bias": torch.float32,
-        "lm_head.weight": torch.float32,
-        "lm_head.bias": torch.float32,
-    }
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2", "tiny-bert"])
+def test_a_models_linear_layers_are_loaded_in_4_bits_but_for_its_output(model: str) -> None:
+    built = build_model(Model(name=model), torch.float16)
+    linears = [name for name, module in built.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+    loaded: Any = load_in_4_bits(built, CPU)
+    prepare_for_training(loaded)
+    assert len(linears) > 4 * 4
+    for name in linears:
+        module = loaded.get_submodule(name)
+        is_output = module is loaded.get_output_embeddings()
+        assert (type(module) is Nf4Linear) != (is_output or name.startswith("cls.predictions.decoder"))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.uint8, torch.float32}
+    assert loaded(input_ids=torch.ones(1, 8, dtype=torch.int64)).logits.isfinite().all()
+
+
+def test_weights_with_inputs_first_are_turned_around() -> None:
+    torch.manual_seed(0)
+    layer = Conv1D(48, 128)
+    quantized = Nf4Linear(layer, CPU, torch.float32)
+    given = torch.randn(30, 128)
+    assert quantized.shape == [48, 128]
+    torch.testing.assert_close(quantized(given), layer(given), atol=0.1, rtol=0.1)
 
 
 def test_adapters_learn_beside_4_bit_weights() -> None:
@@ -124,8 +138,7 @@ def test_adapters_learn_beside_4_bit_weights() -> None:
     from profiler.optimizations.nf4_lora import Nf4Lora, teach
 
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
-    quantize_linears(model, CPU, torch.float32)
+    model = nn.Sequential(Nf4Linear(nn.Linear(64, 64), CPU, torch.float32), nn.ReLU(), nn.Linear(64, 1))
     prepare_for_training(model)
     adapted = get_peft_model(model, teach(LoraConfig(r=4, target_modules=["0"])))
     assert any(isinstance(module, Nf4Lora) for module in adapted.modules())
