@@ -103,5 +103,5 @@ class Technique:
         self.load()(subject, **options)
 
 
-_MODULES = {"optimum-quanto": "optimum.quanto", "scikit-learn": "sklearn"}
+_MODULES = {"scikit-learn": "sklearn"}
 """Packages that are imported under another name than they are installed under."""

@@ -14,9 +14,6 @@ from profiler.compression.held import tensors_of
 class WeightFile(Protocol):
     """A way to write a model's weights."""
 
-    suffix: str
-    """Of the file's name."""
-
     def write(self, model: nn.Module, path: Path) -> dict[str, float]:
         """Write the file and return what was counted on the way; keys say their unit."""
 
@@ -26,8 +23,6 @@ class WeightFile(Protocol):
 
 class StateFile:
     """The state dictionary as torch.save writes it: the plain way, and what others are compared with."""
-
-    suffix = ".pt"
 
     def write(self, model: nn.Module, path: Path) -> dict[str, float]:
         """Write it; nothing is counted."""

@@ -7,6 +7,7 @@ as short: a CSR tensor of torch holds column indices twice as long as it shows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ _SPARSE_PARTS: dict[torch.layout, tuple[str, ...]] = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
     torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
 }
+
+_REGISTERED = frozenset(("_parameters", "_buffers", "_modules"))
 
 
 def held_bytes(model: nn.Module) -> int:
@@ -33,11 +36,9 @@ def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from plain_parts(name, tensor)
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
-            if isinstance(value, torch.ScriptObject):
-                for index, tensor in enumerate(unpacked(value)):
+            if attribute not in _REGISTERED:
+                for index, tensor in enumerate(inside(value)):
                     yield from plain_parts(f"{name}.{attribute}.{index}", tensor)
-            elif isinstance(value, Tensor):
-                yield from plain_parts(f"{name}.{attribute}", value)
 
 
 def plain_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -57,12 +58,16 @@ def plain_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield from _scales(name, tensor)
 
 
-def unpacked(packed: Any) -> list[Tensor]:
-    """Return the tensors in a packed weight of torch.ao, or of what holds one."""
-    state = packed.__getstate__() if not hasattr(packed, "unpack") else packed.unpack()
-    found: list[Tensor] = []
-    _collect(state, found)
-    return found
+def inside(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in plain containers and in packed weights of torch.ao."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from chain.from_iterable(map(inside, value.values()))
+    elif isinstance(value, list | tuple):
+        yield from chain.from_iterable(map(inside, value))
+    elif isinstance(value, torch.ScriptObject):
+        yield from inside(value.unpack() if hasattr(value, "unpack") else value.__getstate__())
 
 
 def unique_storages(tensors: Iterator[tuple[str, Tensor]]) -> list[Tensor]:
@@ -79,13 +84,3 @@ def _scales(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     if tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
         yield f"{name}.scales", tensor.q_per_channel_scales()
         yield f"{name}.zero_points", tensor.q_per_channel_zero_points()
-
-
-def _collect(value: Any, found: list[Tensor]) -> None:
-    if isinstance(value, Tensor):
-        found.append(value)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _collect(item, found)
-    elif isinstance(value, torch.ScriptObject):
-        found.extend(unpacked(value))

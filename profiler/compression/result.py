@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -145,13 +146,22 @@ class ResultStore:
         """Return the result under this key, or None; a damaged file is none."""
         return _read(self.folder / f"{key}.json")
 
+    def weights_path(self, key: str) -> Path:
+        """Return where the compressed model's file of the result under this key is, if it was kept."""
+        return self.folder / f"{key}.weights"
+
     def list(self) -> list[Result]:
         """Return all results, newest first; files that cannot be read are left out."""
         found = [result for path in self.folder.glob("*.json") if (result := _read(path))]
         return sorted(found, key=lambda result: result.created, reverse=True)
 
-    def add(self, key: str, result: Result) -> None:
+    def add(self, key: str, result: Result, weights: Path | None = None) -> None:
         """Keep a result.
+
+        Args:
+            key: of its run.
+            result: what was found.
+            weights: the compressed model's file, which is moved where it exists.
 
         Raises:
             StorageError: the store is read-only or full.
@@ -160,6 +170,8 @@ class ResultStore:
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if weights is not None and weights.exists():
+                shutil.move(weights, self.weights_path(key))
             temporary.write_text(json.dumps(result.to_json()), encoding="utf-8")
             temporary.replace(path)
         except OSError as error:

@@ -30,6 +30,8 @@ class Subject:
     """By a matrix's name, True where a weight was pruned away; training keeps those at zero."""
     codebooks: dict[str, Tensor] = field(default_factory=dict)
     """By a matrix's name, the values that its weights share."""
+    forward: Callable[[Tensor], Tensor] | None = None
+    """Inputs -> logits, where the model is no longer called as the task calls it."""
     file: WeightFile = field(default_factory=StateFile)
     """How the model is written."""
     notes: list[str] = field(default_factory=list)
@@ -38,6 +40,10 @@ class Subject:
     """What the technique at work counted; keys say their unit."""
     tell: Callable[[str, float], None] = _silent
     """Called with a phase and the share of it that is done, 0 to 1; what it raises ends the work."""
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the model's logits of inputs, as `Task.logits` says."""
+        return self.forward(inputs) if self.forward else self.task.logits(self.model, inputs)
 
     def note_changed(self, num_layers: int, what: str) -> None:
         """Say how many layers a technique changed; that it changed none is what users must hear."""

@@ -35,9 +35,8 @@ HUFFMAN = Technique(
         " a stream of its own. Near the entropy, except where one symbol is more frequent than half." + _DISK
     ),
     formula="entropy <= bits a symbol < entropy + 1, and the code's table",
-    source="Huffman 1952; constriction: https://bamler-lab.github.io/constriction/",
+    source="Huffman 1952",
     code="entropy:write_huffman",
-    needs=("constriction",),
 )
 
 ANS = Technique(

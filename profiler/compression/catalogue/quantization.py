@@ -7,7 +7,7 @@ from profiler.optimizations.base import Parameter, ParameterKind
 
 _AO = "torch.ao.quantization: https://docs.pytorch.org/docs/stable/quantization.html"
 _TORCHAO = "torchao: https://docs.pytorch.org/ao/stable/"
-_QUANTO = "optimum-quanto: https://github.com/huggingface/optimum-quanto"
+_HQQ = "hqq: https://github.com/mobiusml/hqq"
 
 _HALF_FORMULA = "2 bytes a number instead of 4: 0.5 of the model"
 _INT8_FORMULA = "rows x columns + 4 bytes a row (scale) for each linear layer; embeddings stay float32"
@@ -171,20 +171,24 @@ INT4_IN_INT8 = Technique(
 
 PACKED = Technique(
     name="packed-int",
-    label="int8, int4, int2 packed (quanto)",
+    label="int8, int4, int2 packed (hqq)",
     kind=Kind.QUANTIZATION,
     saves=Saves.MEMORY,
     promise="An eighth of the memory with 4 bits.",
     explanation=(
-        "Weights of linear layers are packed, two (int4) or four (int2) a byte, with a scale and a zero point a group; each product"
-        " expands them first. int4 costs little on a small model and more on a large one that was quantized before; int2 costs much."
+        "Weights of linear layers are packed, two (int4) or four (int2) a byte, with a scale and a zero point for each group, found by"
+        " half-quadratic optimization; each product expands them first. int4 costs little on a small model and more on one that was"
+        " quantized before; int2 costs much. The scales of groups keep it above bits / 32."
     ),
-    formula="bits/8 bytes a weight + 8 bytes a group of 128 (int4, int2) or 4 bytes a row (int8); embeddings stay float32",
-    source=_QUANTO,
+    formula="bits / 8 bytes a weight + 8 bytes (scale and zero point) a group; embeddings stay float32",
+    source=_HQQ,
     code="quantize:packed",
-    parameters=(Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("2", "4", "8"), help="bits a weight"),),
+    parameters=(
+        Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("1", "2", "4", "8"), help="bits a weight"),
+        Parameter(name="group", kind=ParameterKind.CHOICE, default="64", choices=("32", "64", "128"), help="weights that share a scale"),
+    ),
     amount="bits",
-    needs=("optimum-quanto",),
+    needs=("hqq",),
 )
 
 K_MEANS = Technique(

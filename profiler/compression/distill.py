@@ -1,0 +1,43 @@
+"""Distillation: a smaller model trained on another's probabilities, and the same model trained without, beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from profiler.compression.fine_tune import cross_entropy, train
+from profiler.compression.quality import evaluate
+from profiler.compression.subject import Subject
+from profiler.compression.task import Batch
+
+
+def distill(subject: Subject, steps: int, lr: float, temperature: float, weight: float) -> None:
+    """Put a trained student in the model's place; ``control_loss`` is of the same student trained on the data alone."""
+    task, teacher = subject.task, subject.model
+    held_out = task.held_out()
+
+    def taught(logits: Tensor, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            target = task.logits(teacher, batch.inputs)
+        return weight * soft_loss(logits, target, temperature) + (1 - weight) * cross_entropy(logits, batch)
+
+    def tell(offset: float) -> Callable[[str, float], None]:
+        return lambda phase, share: subject.tell(phase, offset + share / 2)
+
+    control = task.smaller(subject.seed)
+    train(task, control, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.0))
+    subject.extra["control_loss"] = evaluate(partial(task.logits, control), held_out).loss
+    del control
+    student = task.smaller(subject.seed)
+    train(task, student, steps=steps, lr=lr, seed=subject.seed, loss=taught, tell=tell(0.5))
+    subject.model = student
+    subject.note_changed(1, "student")
+
+
+def soft_loss(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the divergence of softened probabilities, times temperature squared so that gradients keep their size (Hinton et al. 2015)."""
+    ours, theirs = (x.float().reshape(-1, x.shape[-1]) / temperature for x in (logits, target))
+    return nn.functional.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="batchmean") * temperature**2

@@ -1,0 +1,82 @@
+"""Training in the lab: to recover what a technique lost, with the untouched model trained beside it, and students of a teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from profiler.compression.quality import evaluate
+from profiler.compression.subject import Subject
+from profiler.compression.task import Batch, Task
+
+Loss = Callable[[Tensor, Batch], Tensor]
+"""Logits and their batch -> what to make small."""
+_MAX_GRADIENT_NORM = 1.0
+
+
+def recover(subject: Subject, steps: int, lr: float) -> None:
+    """Train the subject's model, zeros of pruning kept, and a copy of the untouched model in the same way: ``control_loss``."""
+    masked = {name: mask for name, mask in subject.masks.items() if name in dict(subject.model.named_parameters())}
+
+    def tell(offset: float) -> Callable[[str, float], None]:
+        return lambda phase, share: subject.tell(phase, offset + share / 2)
+
+    train(subject.task, subject.model, steps=steps, lr=lr, seed=subject.seed, masks=masked, tell=tell(0.0))
+    control = subject.task.build()
+    train(subject.task, control, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.5))
+    subject.extra["control_loss"] = evaluate(partial(subject.task.logits, control), subject.task.held_out()).loss
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross entropy in nats."""
+    return nn.functional.cross_entropy(logits.float().reshape(-1, logits.shape[-1]), batch.targets.reshape(-1))
+
+
+def train(
+    task: Task,
+    model: nn.Module,
+    *,
+    steps: int,
+    lr: float,
+    seed: int,
+    loss: Loss = cross_entropy,
+    masks: dict[str, Tensor] | None = None,
+    tell: Callable[[str, float], None] | None = None,
+) -> None:
+    """Train those parameters that want gradients, with AdamW and a rate that decays to zero; evaluation mode again afterwards.
+
+    Args:
+        task: what the batches are from and how the model is called.
+        model: is changed.
+        steps: of training.
+        lr: the highest rate, at the start.
+        seed: of the batches' order and of dropout.
+        loss: by default the cross entropy.
+        masks: by a parameter's name, True where it stays zero.
+        tell: called after each step with the share that is done.
+    """
+    torch.manual_seed(seed)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr)
+    named = dict(model.named_parameters())
+    kept_zero = [(named[name], mask) for name, mask in (masks or {}).items()]
+    batches = task.training(seed)
+    model.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        batch = next(batches)
+        loss(task.logits(model, batch.inputs), batch).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, _MAX_GRADIENT_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for parameter, mask in kept_zero:
+                parameter.masked_fill_(mask, 0.0)
+        if tell:
+            tell("training", (step + 1) / steps)
+    model.eval()

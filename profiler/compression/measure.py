@@ -1,0 +1,191 @@
+"""An experiment -> its result: run in a process of its own, on one thread, with processor time.
+
+The order keeps the numbers apart. The baseline is built first and its resident set read; the techniques work on that one copy, so that the
+highest resident set is theirs; quality is judged; and only when sizes are known is a second baseline built, for agreement and for the
+times, which are taken in turns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from profiler.capture.surroundings import library_versions
+from profiler.compression.experiment import Experiment
+from profiler.compression.files import StateFile, as_bytes
+from profiler.compression.held import held_bytes, tensors_of
+from profiler.compression.histograms import weight_histogram
+from profiler.compression.quality import Forward, agreement, evaluate
+from profiler.compression.resident import ResidentPeak, resident_bytes
+from profiler.compression.result import Quality, Result, Size, StageFacts
+from profiler.compression.subject import Subject
+from profiler.compression.task import Task
+from profiler.units import MIB
+
+Tell = Callable[[str, float], None]
+"""Called with a phase and how much of the whole is done, 0 to 1."""
+MOST_KEPT_BYTES = 64 * MIB
+"""A larger file is measured and not kept."""
+_FINAL = "final"
+_TIMED_ROUNDS = 7
+_BASELINE_SHARE, _STAGES_SHARE = 0.1, 0.7
+NOISE_BYTES = 16 * MIB
+"""A resident set grows by this much for reasons that have nothing to do with weights."""
+
+
+@dataclass(frozen=True)
+class _Baseline:
+    """The untouched model's facts."""
+
+    size: Size
+    quality: Quality
+    digest: str
+    edges: list[float]
+    counts: list[int]
+
+
+def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share: None, keep: Path | None = None) -> Result:
+    """Return what an experiment finds. Meant for a process that does nothing else: the resident set is the process's.
+
+    Args:
+        experiment: what is done.
+        task: the model of that name.
+        tell: called as it goes; what it raises ends the work.
+        keep: where the file of the compressed model goes; None: nowhere.
+    """
+    torch.set_num_threads(1)
+    torch.manual_seed(experiment.seed)
+    with tempfile.TemporaryDirectory(prefix="headroom-") as name:
+        folder = Path(name)
+        start = resident_bytes()
+        tell("baseline", 0.0)
+        subject = Subject(task=task, model=task.build(), seed=experiment.seed, folder=folder)
+        baseline = _baseline(subject, start)
+        stages = tuple(_applied(subject, experiment, index, start, tell) for index in range(len(experiment.stages)))
+        tell("measuring", _BASELINE_SHARE + _STAGES_SHARE)
+        result = _result(experiment, subject, baseline, stages, start)
+        if keep is not None and result.size.file_bytes <= MOST_KEPT_BYTES:
+            shutil.copyfile(folder / _FINAL, keep)
+        return result
+
+
+def _baseline(subject: Subject, start: int) -> _Baseline:
+    model, path = subject.model, subject.folder / "baseline"
+    _forward_once(subject)
+    resident = resident_bytes() - start
+    StateFile().write(model, path)
+    edges, counts = weight_histogram(model)
+    size = Size(held_bytes=held_bytes(model), resident_bytes=resident, file_bytes=path.stat().st_size)
+    path.unlink()
+    return _Baseline(size, evaluate(subject.logits, subject.task.held_out()), model_hash(model), edges, counts)
+
+
+def model_hash(model: nn.Module) -> str:
+    """Return a digest of everything that a model holds, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors_of(model):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(as_bytes(tensor).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _applied(subject: Subject, experiment: Experiment, index: int, start: int, tell: Tell) -> StageFacts:
+    stage, technique = experiment.stages[index], experiment.techniques[index]
+    first = _BASELINE_SHARE + _STAGES_SHARE * index / len(experiment.stages)
+    subject.tell = lambda phase, share: tell(f"{technique.name}: {phase}", first + _STAGES_SHARE * share / len(experiment.stages))
+    subject.tell("starting", 0.0)
+    subject.extra = {}
+    resident_bytes()
+    began = time.process_time()
+    with ResidentPeak() as peak:
+        technique.apply(subject, technique.read_options(dict(stage.options)))
+    seconds = time.process_time() - began
+    path = subject.folder / "stage"
+    counted = subject.file.write(subject.model, path)
+    return StageFacts(
+        stage=str(stage),
+        held_bytes=held_bytes(subject.model),
+        file_bytes=path.stat().st_size,
+        loss=evaluate(subject.logits, subject.task.held_out()).loss,
+        conversion_peak_bytes=max(0, peak.peak_bytes - start),
+        conversion_seconds=seconds,
+        extra=subject.extra | counted,
+    )
+
+
+def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stages: tuple[StageFacts, ...], start: int) -> Result:
+    path = subject.folder / _FINAL
+    _forward_once(subject)
+    resident = resident_bytes() - start
+    subject.file.write(subject.model, path)
+    size = Size(held_bytes=held_bytes(subject.model), resident_bytes=resident, file_bytes=path.stat().st_size)
+    exact = subject.file.exact(subject.model, path)
+    held_out = subject.task.held_out()
+    quality = evaluate(subject.logits, held_out)
+    original = partial(subject.task.logits, subject.task.build())
+    agreed, divergence = agreement(subject.logits, original, held_out)
+    seconds, baseline_seconds = _times(subject.logits, original, held_out[0].inputs)
+    edges, counts = weight_histogram(subject.model, baseline.edges)
+    return Result(
+        experiment=experiment,
+        unit=subject.task.unit,
+        size=size,
+        baseline_size=baseline.size,
+        quality=quality,
+        baseline_quality=baseline.quality,
+        agreement=agreed,
+        divergence=divergence,
+        seconds=seconds,
+        baseline_seconds=baseline_seconds,
+        conversion_peak_bytes=max((stage.conversion_peak_bytes for stage in stages), default=0),
+        conversion_seconds=sum(stage.conversion_seconds for stage in stages),
+        stages=stages,
+        exact_file=exact,
+        notes=(*subject.notes, *_size_notes(size, baseline.size)),
+        model_hash=baseline.digest,
+        histograms={"edges": edges, "before": baseline.counts, "after": counts},
+        versions=library_versions(),
+        created=time.time(),
+    )
+
+
+def _size_notes(size: Size, baseline: Size) -> list[str]:
+    """Say where one of the three ways to count is blind."""
+    notes = []
+    if baseline.held_bytes < NOISE_BYTES:
+        notes.append("The model is small beside what a process needs anyway: differences of its resident set are noise.")
+    elif size.held_bytes > 1.2 * max(size.resident_bytes, 1):
+        notes.append("The process grew by less than the model seems to hold: weights are packed where Python does not see them.")
+    elif size.resident_bytes > 1.5 * size.held_bytes and size.held_bytes < 0.9 * baseline.held_bytes:
+        notes.append("The process grew by much more than the model holds: a second copy, or freed memory that the system did not get back.")
+    if size.held_bytes >= baseline.held_bytes and size.file_bytes < 0.99 * baseline.file_bytes:
+        notes.append("Saves on disk and in transfer only: in memory the model is as large as before.")
+    return notes
+
+
+def _forward_once(subject: Subject) -> None:
+    """Run the model, so that what is packed at the first call is packed."""
+    with torch.no_grad():
+        subject.logits(subject.task.held_out()[0].inputs)
+
+
+def _times(forward: Forward, original: Forward, inputs: torch.Tensor) -> tuple[float, float]:
+    """Return the processor seconds of one pass of each, the medians of several taken in turns."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    with torch.no_grad():
+        for _ in range(_TIMED_ROUNDS):
+            for run, seconds in zip((forward, original), taken, strict=True):
+                began = time.process_time()
+                run(inputs)
+                seconds.append(time.process_time() - began)
+    return statistics.median(taken[0]), statistics.median(taken[1])

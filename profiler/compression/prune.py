@@ -1,0 +1,53 @@
+"""Pruning with torch.nn.utils.prune: weights that become zero. What it holds meanwhile is counted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.utils import prune
+
+from profiler.compression.held import held_bytes
+from profiler.compression.layers import Matrix, matrices
+from profiler.compression.subject import Subject
+
+
+def prune_each(subject: Subject, amount: float) -> None:
+    """Make the smallest share of each matrix zero."""
+    found = matrices(subject.model, subject.task.head)
+    for matrix in found:
+        prune.l1_unstructured(matrix.module, matrix.attribute, amount=amount)  # type: ignore[no-untyped-call]
+    _finish(subject, found)
+
+
+def prune_globally(subject: Subject, amount: float) -> None:
+    """Make the smallest share of all matrices together zero."""
+    found = matrices(subject.model, subject.task.head)
+    pairs = [(matrix.module, matrix.attribute) for matrix in found]
+    prune.global_unstructured(pairs, pruning_method=prune.L1Unstructured, amount=amount)
+    _finish(subject, found)
+
+
+def prune_two_of_four(subject: Subject) -> None:
+    """Make two of each four weights in a row zero: the smaller ones."""
+    found = [matrix for matrix in matrices(subject.model, subject.task.head) if matrix.weight.shape[1] % 4 == 0]
+    for matrix in found:
+        prune.custom_from_mask(matrix.module, matrix.attribute, two_of_four(matrix.weight))  # type: ignore[no-untyped-call]
+    _finish(subject, found)
+
+
+def two_of_four(weight: Tensor) -> Tensor:
+    """Return a mask of a matrix, 1 where one of the two largest magnitudes of its four is: exactly two of four, ties too."""
+    groups = weight.detach().abs().reshape(-1, 4)
+    mask = torch.zeros_like(groups).scatter_(1, groups.topk(2, dim=1).indices, 1.0)
+    return mask.view_as(weight)
+
+
+def _finish(subject: Subject, found: list[Matrix]) -> None:
+    """Count what is held while masks are there, make the zeros permanent, and remember where they are."""
+    subject.extra["pruning_held_bytes"] = float(held_bytes(subject.model))
+    for matrix in found:
+        prune.remove(matrix.module, matrix.attribute)  # type: ignore[no-untyped-call]
+        subject.masks[matrix.name] = matrix.weight.detach() == 0
+    zeros = sum(int(subject.masks[matrix.name].sum()) for matrix in found)
+    subject.extra["zero_share"] = zeros / max(1, sum(matrix.weight.numel() for matrix in found))
+    subject.note_changed(len(found), "matrices beside the output layer")

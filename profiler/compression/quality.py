@@ -1,0 +1,56 @@
+"""How well a model does on held-out batches, and how near it is to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from profiler.compression.result import Quality
+from profiler.compression.task import Batch
+
+Forward = Callable[[Tensor], Tensor]
+"""Inputs -> logits."""
+_IGNORED = -100
+
+
+def evaluate(forward: Forward, batches: Sequence[Batch]) -> Quality:
+    """Return the loss and accuracy over all targets of the batches."""
+    loss = correct = 0.0
+    count = 0
+    with torch.no_grad():
+        for batch in batches:
+            logits, targets = _flat(forward(batch.inputs), batch)
+            loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            correct += float((logits.argmax(-1) == targets).sum())
+            count += len(targets)
+    return Quality(loss=loss / count, accuracy=correct / count)
+
+
+def agreement(forward: Forward, original: Forward, batches: Sequence[Batch]) -> tuple[float, float]:
+    """Return the share of targets for which both models' largest logits are of the same class, and the mean divergence in nats.
+
+    Args:
+        forward: the model.
+        original: what it should be like; the divergence is Kullback-Leibler, from it.
+        batches: held-out ones.
+    """
+    same = divergence = 0.0
+    count = 0
+    with torch.no_grad():
+        for batch in batches:
+            ours, targets = _flat(forward(batch.inputs), batch)
+            theirs, _ = _flat(original(batch.inputs), batch)
+            same += float((ours.argmax(-1) == theirs.argmax(-1)).sum())
+            difference = nn.functional.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="sum")
+            divergence += float(difference)
+            count += len(targets)
+    return same / count, max(0.0, divergence / count)
+
+
+def _flat(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return float logits and targets, one a row, those that count."""
+    logits, targets = logits.float().reshape(-1, logits.shape[-1]), batch.targets.reshape(-1)
+    counted = targets != _IGNORED
+    return logits[counted], targets[counted]

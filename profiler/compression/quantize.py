@@ -1,0 +1,168 @@
+"""Quantization by the libraries of the field, applied to a subject's linear layers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from profiler.compression.layers import replace_module
+from profiler.compression.subject import Subject
+
+_WHAT = "linear layers, which this library quantizes"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Leave out what the libraries say about their own future."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def to_bfloat16(subject: Subject) -> None:
+    """Keep every number in bfloat16."""
+    subject.model.to(torch.bfloat16)
+
+
+def to_float16(subject: Subject) -> None:
+    """Keep every number in float16."""
+    subject.model.to(torch.float16)
+
+
+def int8_weight_only(subject: Subject) -> None:
+    """Quantize weights to int8, one scale a row."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    _torchao(subject, Int8WeightOnlyConfig())
+
+
+def int8_activations(subject: Subject) -> None:
+    """Quantize weights to int8 and activations by token."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+    _torchao(subject, Int8DynamicActivationInt8WeightConfig())
+
+
+def float8_weight_only(subject: Subject) -> None:
+    """Quantize weights to float8."""
+    from torchao.quantization import Float8WeightOnlyConfig
+
+    _torchao(subject, Float8WeightOnlyConfig())
+
+
+def intx_weight_only(subject: Subject, bits: str, group: str) -> None:
+    """Quantize weights to a few bits, each in a byte."""
+    from torchao.quantization import IntxWeightOnlyConfig
+    from torchao.quantization.granularity import PerGroup
+
+    _torchao(subject, IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{bits}"), granularity=PerGroup(int(group))))
+
+
+def packed(subject: Subject, bits: str, group: str) -> None:
+    """Quantize weights with hqq, several a byte; layers whose size is no multiple of the group stay as they are."""
+    with _quietly():
+        from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+
+    untie(subject)
+    config = BaseQuantizeConfig(nbits=int(bits), group_size=int(group), axis=1)
+    fitting = {name: module for name, module in _linears(subject.model).items() if module.weight.numel() % int(group) == 0}
+    for name, module in fitting.items():
+        new = HQQLinear(module, config, compute_dtype=torch.float32, device="cpu", del_orig=True)
+        replace_module(subject.model, name, new)
+    subject.note_changed(len(fitting), _WHAT)
+
+
+def dynamic_int8(subject: Subject, engine: str) -> None:
+    """Quantize linear and LSTM layers with torch.ao, activations by tensor at each call."""
+    if engine not in torch.backends.quantized.supported_engines:
+        listed = ", ".join(name for name in torch.backends.quantized.supported_engines if name != "none")
+        raise ValueError(f"engine={engine} is not in this build of torch. It has {listed}.")
+    torch.backends.quantized.engine = engine
+    _torch_ao(subject, torch.qint8)
+
+
+def dynamic_float16(subject: Subject) -> None:
+    """Pack the weights of linear and LSTM layers as float16."""
+    _torch_ao(subject, torch.float16)
+    subject.notes.append(
+        "The weights are packed outside of what Python sees: held bytes are those of an unpacked copy; look at the resident set."
+    )
+
+
+def static_int8(subject: Subject, batches: int) -> None:
+    """Export the model, observe the ranges of activations, and convert: weights are int8, and their originals stay beside them."""
+    from torchao.quantization.pt2e import quantize_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    task = subject.task
+    shapes = {batch.inputs.shape for batch in task.held_out()}
+    example = torch.zeros(min(shapes), dtype=torch.int64)
+    with _quietly(), torch.no_grad():
+        graph = torch.export.export(_Logits(subject), (example,)).module()
+        prepared = quantize_pt2e.prepare_pt2e(
+            graph, x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+        )
+        training = task.training(subject.seed)
+        for _ in range(batches):
+            prepared(_shaped(next(training).inputs, example))
+        subject.model = quantize_pt2e.convert_pt2e(prepared)
+    subject.forward = subject.model
+    operators: Any = subject.model.graph
+    subject.note_changed(sum("dequantize_per_channel" in str(node.target) for node in operators.nodes), _WHAT)
+
+
+def untie(subject: Subject) -> None:
+    """Say that layers which shared a weight will have one each: quantizing one of them makes the model larger than it looks."""
+    owners: dict[int, list[str]] = {}
+    for name, module in subject.model.named_modules():
+        if isinstance(weight := getattr(module, "weight", None), nn.Parameter):
+            owners.setdefault(id(weight), []).append(name)
+    for names in owners.values():
+        if len(names) > 1 and any(isinstance(subject.model.get_submodule(name), nn.Linear) for name in names):
+            subject.notes.append(f"{' and '.join(names)} shared a weight: the linear layer now has one of its own beside the other.")
+
+
+class _Logits(nn.Module):
+    """A subject's model, called with inputs alone."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self._task, self.model = subject.task, subject.model
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self._task.logits(self.model, inputs)
+
+
+def _torchao(subject: Subject, config: Any) -> None:
+    with _quietly():
+        from torchao.quantization import quantize_
+
+    untie(subject)
+    num_layers = len(_linears(subject.model))
+    with _quietly():
+        quantize_(subject.model, config)
+    subject.note_changed(num_layers, _WHAT)
+
+
+def _torch_ao(subject: Subject, dtype: torch.dtype) -> None:
+    untie(subject)
+    kinds = {nn.Linear, nn.LSTM, nn.GRU}
+    num_layers = sum(type(module) in kinds for module in subject.model.modules())
+    with _quietly():
+        torch.ao.quantization.quantize_dynamic(subject.model, kinds, dtype=dtype, inplace=True)  # type: ignore[no-untyped-call]
+    subject.note_changed(num_layers, "linear or recurrent layers, which this library quantizes")
+
+
+def _linears(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def _shaped(inputs: torch.Tensor, example: torch.Tensor) -> torch.Tensor:
+    """Return inputs in the shape that the graph was exported for, repeated or cut."""
+    count = example.numel()
+    return inputs.reshape(-1).repeat(-(-count // inputs.numel()))[:count].view_as(example)
