@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.offload import steps_on_host
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class TorchOptimizer(AnyOptimizer):
         arguments: dict[str, Any] = {name: value for name, value in options.items() if name != "implementation"}
         implementation = options.get("implementation")
         if implementation == "auto":
-            implementation = "for-loop" if job.device == "cpu" else "foreach"
+            implementation = "for-loop" if steps_on_host(job) else "foreach"
         if implementation == "fused":
             arguments["fused"] = True
         elif implementation is not None:

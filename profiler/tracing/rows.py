@@ -110,7 +110,7 @@ class EventRows:
         pools = pa.array(np.where(sizes <= _SMALL_POOL_BYTES, "small", "large"), mask=host)
         return {
             "requested_bytes": pa.array(np.asarray(requested, np.int64), mask=~(known | host)),
-            "block_bytes": pa.array(sizes, mask=host),
+            "block_bytes": pa.array(sizes, mask=host & ~known),
             "pool": pools,
             "segment": [found and found.segment for found in self.allocations],
             "stream": [found and found.stream for found in self.allocations],

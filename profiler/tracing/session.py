@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from profiler.errors import SpecError
-from profiler.recording import SCALARS, Metadata, Phase
+from profiler.recording import SCALARS, Metadata, Phase, Role
 from profiler.storage import RecordingWriter
 from profiler.tracing.convert import Converter
 from profiler.tracing.hooks import Hooks
@@ -81,6 +81,10 @@ class Session(ABC):
         """Mark the block with a name of your own."""
         with self._notebook.interval("region", name[:200]):
             yield
+
+    def tell(self, tensors: Sequence[torch.Tensor], role: Role) -> None:
+        """Note what tensors are for that only who makes them knows."""
+        self._hooks.write([found for tensor in tensors for found in self._hooks.label(tensor, role)])
 
     def scalar(self, name: str, value: float) -> None:
         """Keep a number of this step, such as the loss."""
