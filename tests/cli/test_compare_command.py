@@ -1,0 +1,75 @@
+"""``compare``: the baseline, every toggle alone, in order and together, in one JSON value; limits as exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from profiler.storage import RunStore
+from tests.cli.conftest import Run
+from tests.conftest import ROOT
+
+TINY = ("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--toggle", "bf16", "--toggle", "checkpointing")
+
+SAMPLE = next((ROOT / "sample_traces").glob("*.headroom"))
+
+
+def test_a_simulated_comparison_adds_up_and_has_no_loss(run: Run, home: Path) -> None:
+    found = run(*TINY, "--gpu", "rtx-4090", "--json")
+    assert found.code == 0, found.err
+    data: Any = found.json
+    peaks = {tuple(row["toggles"]): row["peak_allocated_bytes"] for row in data["runs"]}
+    assert list(peaks) == [(), ("bfloat16", "checkpointing"), ("bfloat16",), ("checkpointing",)]
+    assert [step["toggle"] for step in data["waterfall"]] == ["bfloat16", "checkpointing"]
+    assert sum(step["saved_bytes"] for step in data["waterfall"]) == peaks[()] - peaks["bfloat16", "checkpointing"]
+    for row in data["runs"]:
+        assert (row["cpu_seconds"], row["loss"]) == (None, None)
+        assert row["estimated_step_seconds"] > 0
+        assert sum(row["categories_at_peak"].values()) == row["peak_allocated_bytes"]
+    assert set(data["explanations"]) == {"bfloat16", "checkpointing"}
+    assert "bfloat16 saved" in data["explanations"]["bfloat16"][0]
+
+    reserved = {tuple(row["toggles"]): row["peak_reserved_bytes"] for row in data["runs"]}["bfloat16", "checkpointing"]
+    assert run(*TINY, "--gpu", "rtx-4090", "--budget", str(reserved)).code == 0
+    above = run(*TINY, "--gpu", "rtx-4090", "--budget", str(reserved - 1))
+    assert above.code == 4
+    assert "1 B more than the budget allows" in above.err
+
+    together = next(e for e in RunStore(home).list() if {"bfloat16", "checkpointing"} <= {t for t in (e.metadata.job or {})["toggles"]})
+    alone = ("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--gpu", "rtx-4090", "--baseline", str(together.path))
+    regressed = run(*alone, "--tolerance", "1%")
+    assert regressed.code == 4
+    assert "more than the baseline allows" in regressed.err
+    assert run(*TINY, "--gpu", "rtx-4090", "--baseline", str(together.path), "--tolerance", "0%").code == 0
+
+
+def test_a_measured_comparison_has_times_and_losses(run: Run, home: Path) -> None:
+    data: Any = run(*TINY[:-2], "--engine", "measured", "--steps", "2", "--json").json
+    baseline, together = data["runs"]
+    for row in (baseline, together):
+        spread = row["cpu_seconds_spread"]
+        assert 0 < spread["low"] <= row["cpu_seconds"] <= spread["high"]
+        assert spread["num"] == 2
+        assert row["estimated_step_seconds"] is None
+        assert row["loss_tolerance"] >= 0
+    assert baseline["loss"] == pytest.approx(together["loss"], abs=0.5)
+    assert baseline["loss"] != together["loss"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--toggle", "fp16"), "bfloat16 and float16 are both switched on"),
+        (("--sweep", "precision"), "Leave one out"),
+        (("--engine", "measured", "--gpu", "rtx-4090"), "Leave one out"),
+        (("--tolerance", "2", "--baseline", str(SAMPLE)), "not a share"),
+        (("--budget", "much"), "not a size"),
+        (("--toggle", "bf61"), "bf16"),
+    ],
+)
+def test_what_is_not_possible_is_one_sentence(run: Run, home: Path, options: tuple[str, ...], reason: str) -> None:
+    found = run(*TINY, *options)
+    assert found.code == 2
+    assert reason in found.err
