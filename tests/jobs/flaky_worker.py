@@ -1,4 +1,4 @@
-"""The fake worker, killed before it begins the first few times that it is given a job: ``python -m tests.jobs.flaky_worker TIMES FOLDER``."""
+"""The fake worker, killed the first few times that it gets a job: ``python -m tests.jobs.flaky_worker TIMES FOLDER``."""
 
 from __future__ import annotations
 
