@@ -131,6 +131,12 @@ class AdaLora(FineTuning):
         setup.transforms.append(transform)
         setup.once_built.append(_keep_scores)
 
+    def refusal(self, job: Job) -> str | None:
+        """Refuse what frees gradients before they are scored."""
+        if any(toggle.name == "optimizer-in-backward" for toggle in job.toggles):
+            return "adalora scores all gradients after the step, and optimizer-in-backward frees each at once. Switch one of them off."
+        return super().refusal(job)
+
 
 class Ia3(FineTuning):
     """Learned vectors that scale keys, values and what enters the feed-forward's last layer, by peft."""

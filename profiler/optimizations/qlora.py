@@ -66,9 +66,10 @@ class QLora(FineTuning):
         setup.transforms.append(transform)
 
     def refusal(self, job: Job) -> str | None:
-        """Refuse autocast: products of 4-bit weights have a number format of their own."""
-        if any(toggle.name == "amp" for toggle in job.toggles):
-            return "qlora computes in the number format that the model is built in, and amp in another. Switch amp off, use bfloat16."
+        """Refuse precisions of two number formats: products of 4-bit weights have one of their own."""
+        other = next((toggle.name for toggle in job.toggles if toggle.name in ("amp", "master-weights")), None)
+        if other is not None:
+            return f"qlora computes in the number format that the model is built in, and {other} in two. Use bfloat16 instead of it."
         return super().refusal(job)
 
 

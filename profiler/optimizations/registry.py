@@ -15,9 +15,11 @@ from profiler.models.config import check_workload
 from profiler.optimizations import (
     activations,
     adapters,
+    architecture,
     attention,
     batching,
     bottleneck,
+    distillation,
     freezing,
     kv_cache,
     lion_muon,
@@ -41,11 +43,13 @@ _O = TypeVar("_O", bound=Optimization)
 _ALL: tuple[Optimization, ...] = (
     *precision.OPTIMIZATIONS,
     *attention.OPTIMIZATIONS,
+    *architecture.OPTIMIZATIONS,
     *adapters.OPTIMIZATIONS,  # before checkpointing, which looks at the layers that are there
     *qlora.OPTIMIZATIONS,
     *freezing.OPTIMIZATIONS,
     *bottleneck.OPTIMIZATIONS,
     *activations.OPTIMIZATIONS,
+    *distillation.OPTIMIZATIONS,
     *loss.OPTIMIZATIONS,
     *packing.OPTIMIZATIONS,
     *batching.OPTIMIZATIONS,

@@ -82,6 +82,13 @@ CASES: dict[str, tuple[Case, ...]] = {
     "bfloat16": (case("bfloat16", model="tiny-bert"), case("bfloat16", kind="decode")),
     "checkpointing": (case("checkpointing:every=2", model="tiny-gpt2", known=(GENERATOR_STATES,)),),
     "lora": (case("lora:rank=4,targets=all-linear", model="tiny-bert"),),
+    "master-weights": (
+        case("master-weights:gradients=kept", model="tiny-gpt2"),
+        case("master-weights", "keep-gradients", "adamw:implementation=foreach", "micro-batches"),
+        case("master-weights", "lora", model="tiny-bert"),
+    ),
+    "micro-batches": (case("micro-batches:count=4", "keep-gradients", "sgd", batch=4, model="tiny-gpt2"),),
+    "zero-grad": (case("zero-grad:place=before_forward", "sgd", model="tiny-bert"),),
     "sgd": (case("sgd:momentum=0.9"),),
     "adamw": (case("adamw:implementation=foreach"),),
     "lion": (case("lion", "bfloat16", model="tiny-gpt2"),),
@@ -102,7 +109,13 @@ CASES: dict[str, tuple[Case, ...]] = {
 }
 """Beside every optimization's default options on tiny-llama."""
 
+_GPU_ONLY = "tests/optimizations/test_gpu_only_toggles.py"
 ORACLES: dict[str, str] = {
+    "expandable-segments": f"{_GPU_ONLY}::test_expandable_segments_reserve_whole_pages_of_what_is_allocated_and_little_more",
+    "max-split-size": f"{_GPU_ONLY}::test_large_blocks_stay_whole_above_the_largest_split",
+    "roundup-power2": f"{_GPU_ONLY}::test_rounding_up_makes_every_block_that_step_of_a_power_of_two",
+    "tf32": f"{_GPU_ONLY}::test_a_switch_changes_no_byte_and_says_so",
+    "cudnn-benchmark": f"{_GPU_ONLY}::test_a_switch_changes_no_byte_and_says_so",
     "paged-adamw-8bit": "tests/optimizations/test_quantized_optimizers.py::test_paged_states_are_on_the_host_and_their_scales_on_the_gpu",
     "efficient": "tests/simulate/cuda/test_sdpa.py::test_efficient_keeps_the_mask_of_every_call_in_the_compute_dtype",
 }

@@ -25,7 +25,7 @@ from profiler.planner.validation import measure_and_simulate
 from profiler.recording import Provenance, Recording
 from profiler.spec import Job
 from tests.conftest import ROOT
-from tests.optimizations.cases import CASES, DEFAULT_KNOWN, NO_OTHER_BYTES, ORACLES, Case, case
+from tests.optimizations.cases import CASES, DEFAULT_KNOWN, NO_OTHER_BYTES, ORACLES, Case, default_case
 
 SCALAR_BYTES = 8
 """At most, of what an operator wraps a Python number into, and of the numbers that an optimizer makes of its step counters."""
@@ -54,14 +54,14 @@ def runs_here(name: str) -> bool:
     if REGISTRY[name].engines != {Provenance.MEASURED, Provenance.SIMULATED}:
         return False
     try:
-        return validate(case(name).job) is not None
+        return validate(default_case(name).job) is not None
     except SpecError:
         return False
 
 
 HERE = tuple(name for name in REGISTRY if runs_here(name))
 ALL_CASES = (
-    *(case(name, known=DEFAULT_KNOWN.get(name, ())) for name in HERE),
+    *map(default_case, HERE),
     *(extra for extras in CASES.values() for extra in extras),
 )
 
@@ -85,8 +85,8 @@ def test_measured_and_simulated_bytes_are_equal(wanted: Case) -> None:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_toggle_changes_bytes_somewhere_or_says_that_it_does_not(name: str) -> None:
-    job = validate(case(name).job)
-    baseline = validate(Job(model=job.model, workload=case(name).job.workload))
+    job = validate(default_case(name).job)
+    baseline = validate(Job(model=job.model, workload=default_case(name).job.workload))
     if job == baseline:
         return  # what holds where nothing is switched on
     with_it, without_it = run_both(job).simulated, run_both(baseline).simulated
