@@ -8,6 +8,7 @@ from profiler.simulate.cuda import attention_kernels as attention_kernels
 from profiler.simulate.cuda import creation as creation
 from profiler.simulate.cuda import dropout as dropout
 from profiler.simulate.cuda import embedding as embedding
+from profiler.simulate.cuda import fused_loss as fused_loss
 from profiler.simulate.cuda import group_norm as group_norm
 from profiler.simulate.cuda import norms as norms
 from profiler.simulate.cuda import sdpa as sdpa
