@@ -11,7 +11,22 @@ import sys
 from collections.abc import Sequence
 
 from profiler import __version__
-from profiler.cli import compare, diff, doctor, explain, export, import_file, models, profile, record, replay, show, simulate, validate
+from profiler.cli import (
+    compare,
+    diff,
+    doctor,
+    explain,
+    export,
+    import_file,
+    models,
+    profile,
+    record,
+    replay,
+    show,
+    simulate,
+    toggles,
+    validate,
+)
 from profiler.cli.command import BAD_INPUT, DONE, FAILED_RUN, INTERRUPTED, Parser
 from profiler.errors import CaptureUnavailable, HeadroomError, JobFailed
 
@@ -43,6 +58,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"headroom {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (models, profile, simulate, compare, record, show, import_file, replay, explain, diff, export, validate, doctor):
+    for module in (models, toggles, profile, simulate, compare, record, show, import_file, replay, explain, diff, export, validate, doctor):
         module.add(commands)
     return parser

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import SpecError, unknown_name
 from profiler.recording import Provenance
@@ -56,6 +56,12 @@ class Parameter:
         if self.kind is ParameterKind.BOOLEAN:
             return self._parse_boolean(text)
         return self._parse_number(text)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; bounds and choices where there are any."""
+        bounds = {"low": self.low, "high": self.high, "choices": list(self.choices) or None}
+        given = {name: value for name, value in bounds.items() if value is not None}
+        return {"name": self.name, "kind": self.kind.value, "default": self.default, **given, "help": self.help}
 
     def write(self, value: Value) -> str:
         """Return the canonical text of a value."""
@@ -139,6 +145,23 @@ class Optimization(ABC):
             return None
         allowed = " or ".join(sorted(self.family.workloads))
         return f"{self.name} has no effect in {job.workload.kind}: {self.family.label.lower()} is for {allowed}. Switch it off."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data that describes it."""
+        return {
+            "id": self.name,
+            "family": self.family.name,
+            "label": self.label,
+            "aliases": list(self.aliases),
+            "parameters": [parameter.to_json() for parameter in self.parameters],
+            "engines": sorted(map(str, self.engines)),
+            "workloads": sorted(map(str, self.family.workloads)),
+            "exclusive": self.family.exclusive,
+            "default": self.family.default == self.name,
+            "explanation": self.explanation,
+            "formula": self.formula,
+            "source": self.source,
+        }
 
     def read_options(self, options: Mapping[str, str]) -> dict[str, Value]:
         """Return a value for every parameter, given or default.
