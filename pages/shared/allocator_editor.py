@@ -55,15 +55,15 @@ def editor(in_force: str, recorded_version: tuple[int, int]) -> Choice:
         versions = ["{}.{}".format(*version) for version in (recorded_version, *others)]
         version_text = st.selectbox("Torch", versions, width=110, **session.linked("torch", versions))
     version = (int(version_text.partition(".")[0]), int(version_text.partition(".")[2]))
-    capacity_bytes = _capacity(card_text)
+    capacity_bytes = read_capacity(card_text, "card")
     own = _own(own_text, version, capacity_bytes)
     texts = list(dict.fromkeys([DEFAULT, *own, *_known([in_force], version), *presets(version, has_capacity=capacity_bytes is not None)]))
     shown = st.selectbox("Beside the default", texts[1:], format_func=label_of, **session.linked("setting", texts[1:]))
     return Choice(tuple(texts), str(shown), version, capacity_bytes)
 
 
-def _capacity(text: str) -> int | None:
-    """Return the card's bytes; a plain number is GiB, nothing is no limit."""
+def read_capacity(text: str, what: str) -> int | None:
+    """Return the bytes of a card, or of another limit; a plain number is GiB, nothing or what is refused is no limit."""
     if not text.strip():
         return None
     try:
@@ -72,7 +72,7 @@ def _capacity(text: str) -> int | None:
         st.error(str(error))
         return None
     if num_bytes <= 0:
-        st.error(f"A card of {text.strip()} holds nothing. Write a size above 0, such as 24GiB, or leave it empty for no limit.")
+        st.error(f"A {what} of {text.strip()} holds nothing. Write a size above 0, such as 24GiB, or leave it empty for no limit.")
         return None
     return num_bytes
 

@@ -74,9 +74,14 @@ def chart(figure: go.Figure, *, key: str, alt: str, on_click: Callable[[], None]
 def provenance(metadata: Metadata) -> None:
     """Draw where a recording's numbers come from, and whether it is whole."""
     with st.container(horizontal=True, gap="small"):
-        st.badge(metadata.provenance.value.capitalize(), color=_BADGE_COLORS[metadata.provenance])  # type: ignore[arg-type]
+        badge(metadata.provenance)
         st.badge(metadata.engine, color="gray")
         outcome(metadata)
+
+
+def badge(provenance: Provenance) -> None:
+    """Draw the word for where numbers come from."""
+    st.badge(provenance.value.capitalize(), color=_BADGE_COLORS[provenance])  # type: ignore[arg-type]
 
 
 def outcome(metadata: Metadata) -> None:

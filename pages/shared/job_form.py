@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -239,11 +240,22 @@ def _option(item: Optimization, parameter: Parameter) -> Any:
     key = f"form_option_{item.name}_{parameter.name}"
     if session.recall(key) is None:
         session.remember(key, parameter.default)
+    return option_field(parameter, key=key)
+
+
+def option_field(parameter: Parameter, *, key: str, on_change: Callable[[], None] | None = None) -> Any:
+    """Draw the field of an optimization's option and return its value.
+
+    Args:
+        parameter: what is asked for.
+        key: of the widget, whose value the session holds already.
+        on_change: called when the user changed it.
+    """
     label = parameter.name.replace("_", " ")
     if parameter.kind is ParameterKind.CHOICE:
-        return st.selectbox(label, parameter.choices, key=key, help=parameter.help)
+        return st.selectbox(label, parameter.choices, key=key, help=parameter.help, on_change=on_change)
     if parameter.kind is ParameterKind.BOOLEAN:
-        return st.checkbox(label, key=key, help=parameter.help)
+        return st.checkbox(label, key=key, help=parameter.help, on_change=on_change)
     kind = int if parameter.kind is ParameterKind.INTEGER else float
     low, high = (None if bound is None else kind(bound) for bound in (parameter.low, parameter.high))
-    return st.number_input(label, low, high, key=key, help=parameter.help, format=None if kind is int else "%g")
+    return st.number_input(label, low, high, key=key, help=parameter.help, format=None if kind is int else "%g", on_change=on_change)

@@ -1,4 +1,4 @@
-"""A Job <-> the text that a link carries, so that a link opened on another machine can run it again.
+"""A Job, or toggles in their order, <-> the text that a link carries, so that a link opened on another machine can run it again.
 
 Fields that have their defaults are left out, which keeps most links under 200 characters.
 """
@@ -6,13 +6,16 @@ Fields that have their defaults are left out, which keeps most links under 200 c
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from profiler.errors import SpecError
-from profiler.spec import Job, Workload, canonical_json
+from profiler.planner.comparison import parse_toggles
+from profiler.spec import Job, Toggle, Workload, canonical_json
 
 MAX_CHARS = 6_000
 """Longer addresses are cut by mail programs and proxies; a job with a configuration that long travels as a recording file instead."""
+_BETWEEN_TOGGLES = ";"
 
 
 def job_to_text(job: Job) -> str | None:
@@ -40,3 +43,17 @@ def job_from_text(text: str) -> Job:
         if isinstance(error, SpecError):
             raise
         raise SpecError(f"The job in this link is not valid JSON ({error}). Copy the whole link, to its last character.") from None
+
+
+def toggles_to_text(toggles: Iterable[Toggle]) -> str:
+    """Return toggles, in their order, as a link carries them."""
+    return _BETWEEN_TOGGLES.join(map(str, toggles))
+
+
+def toggles_from_text(text: str) -> tuple[Toggle, ...]:
+    """Return the toggles that a link carries.
+
+    Raises:
+        SpecError: the text names an optimization that is not known.
+    """
+    return parse_toggles(part for part in text[:MAX_CHARS].split(_BETWEEN_TOGGLES) if part.strip())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from profiler.jobs.replayer import Replayer
 from profiler.jobs.run import CAPTURE, SIMULATE, RunStatus
 from profiler.jobs.targets import engine_of
 from profiler.recording import Provenance, Recording
-from profiler.spec import Job
+from profiler.spec import Job, Toggle
 from profiler.storage import RunStore, read_recording
 
 _VISITED = "headroom_visited"
@@ -133,6 +133,12 @@ def job_link(job: Job, engine: str | None = None) -> dict[str, str]:
     if engine and engine_of(job.device, engine) != engine_of(job.device):
         query["engine"] = engine
     return query
+
+
+def comparison_link(job: Job, engine: str | None = None, toggles: Iterable[Toggle] = ()) -> dict[str, str]:
+    """Return the query of a link to a comparison of toggles on a job."""
+    text = links.toggles_to_text(toggles)
+    return job_link(job, engine) | ({"toggles": text} if text else {})
 
 
 def choose_run(status: RunStatus) -> None:

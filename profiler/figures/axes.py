@@ -114,9 +114,9 @@ def byte_axis_layout(axis: ByteAxis, title: str) -> dict[str, Any]:
     }
 
 
-def add_card(figure: go.Figure, capacity_bytes: int, theme: Theme, *, along: Literal["x", "y"]) -> None:
-    """Draw a card's memory as a line across the axis ``along`` which bytes are drawn; call it when that axis has its range."""
-    label = {"text": f"card {format_bytes(capacity_bytes)}", "font": {"size": 12, "color": theme.muted}}
+def add_card(figure: go.Figure, capacity_bytes: int, theme: Theme, *, along: Literal["x", "y"], name: str = "card") -> None:
+    """Draw a card's memory, or another limit, as a line across the axis ``along`` which bytes are drawn, once that axis has its range."""
+    label = {"text": f"{name} {format_bytes(capacity_bytes)}", "font": {"size": 12, "color": theme.muted}}
     line = {"color": theme.muted, "width": 1.5, "dash": "dash"}
     if along == "y":
         figure.add_hline(y=capacity_bytes, line=line, annotation=label, annotation_position="top left")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -52,6 +54,16 @@ def composition_table(categories: dict[Category, int]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["category", "bytes", "share", "definition"])
 
 
+def category_marker(category: Category, theme: Theme) -> dict[str, Any]:
+    """Return the look of a bar's part: the category's colour and pattern, with a gap to its neighbours."""
+    color = theme.colors[category]
+    return {
+        "color": color,
+        "line": {"color": theme.background, "width": 1},
+        "pattern": {"shape": PATTERNS[category], "bgcolor": color, "fgcolor": theme.background, "solidity": 0.18, "size": 7},
+    }
+
+
 def _part(category: Category, num_bytes: int, total: int, end: int, theme: Theme) -> go.Bar:
     color, share = theme.colors[category], num_bytes / total
     return go.Bar(
@@ -59,11 +71,7 @@ def _part(category: Category, num_bytes: int, total: int, end: int, theme: Theme
         x=[num_bytes],
         y=[""],
         orientation="h",
-        marker={
-            "color": color,
-            "line": {"color": theme.background, "width": 1},
-            "pattern": {"shape": PATTERNS[category], "bgcolor": color, "fgcolor": theme.background, "solidity": 0.18, "size": 7},
-        },
+        marker=category_marker(category, theme),
         text=[f"{category.label.replace(' ', '<br>')}<br>{100 * share:.0f} %" if num_bytes >= _LABEL_SHARE * end else ""],
         textposition="inside",
         insidetextanchor="middle",

@@ -92,12 +92,17 @@ class ComparisonRuns:
         """Whether nothing more will happen."""
         return all(run.ended for run in self._runs.values()) or (self._is_cancelled and not self._running())
 
-    def advance(self) -> Compared:
-        """Look at what runs, submit what has room, and return what is known so far."""
+    def look(self) -> Compared:
+        """See where the runs stand without starting any, and return what is known so far."""
         stored = {entry.metadata.key: entry.path for entry in reversed(self._manager.store.ended())}
         for switched, run in list(self._runs.items()):
             if not run.ended:
                 self._runs[switched] = self._look(run, stored.get(self._keys[switched]))
+        return self.compared()
+
+    def advance(self) -> Compared:
+        """Look at what runs, submit what has room, and return what is known so far."""
+        self.look()
         waiting = [switched for switched, run in self._runs.items() if run.state is None]
         for switched in waiting[: max(_SUBMITTED_AT_ONCE - len(self._running()), 0)]:
             self._submit(switched)
@@ -108,11 +113,18 @@ class ComparisonRuns:
         paths = {switched: run.path for switched, run in self._runs.items() if run.path is not None}
         return Compared(comparison=self.comparison, footprints={switched: self._read(path) for switched, path in paths.items()})
 
-    def cancel(self) -> None:
-        """End what runs and start nothing more; what is done stays."""
+    def cancel(self, keeping: ComparisonRuns | None = None) -> None:
+        """End what this owner had started and start nothing more; what is done stays.
+
+        Args:
+            keeping: a comparison that takes the place of this one; what it needs too goes on.
+        """
         self._is_cancelled = True
-        for run_id in self._run_ids.values():
-            self._manager.cancel(run_id)
+        kept = set(keeping._keys.values()) if keeping else set()
+        for switched, run_id in self._run_ids.items():
+            status = self._runs[switched].status
+            if self._keys[switched] not in kept and status is not None and status.owner == self._owner:
+                self._manager.cancel(run_id)
 
     def _running(self) -> list[Switched]:
         return [switched for switched, run in self._runs.items() if run.state in (RunState.QUEUED, RunState.RUNNING)]

@@ -1,0 +1,28 @@
+"""Compare: what does each toggle save and cost?"""
+
+from pages.shared import compare_baseline, compare_budget, compare_results, compare_runs, compare_toggles, components, navigation, session
+
+navigation.require_app()
+session.jobs().warm_up()
+components.heading("Compare", "What does each toggle save and cost?")
+
+job, engine = compare_baseline.draw()
+budget_bytes = compare_budget.draw(job)
+comparison = compare_toggles.draw(job)
+compare_toggles.catalogue(job)
+if comparison is not None:
+    compared = compare_runs.panel(comparison, engine)
+    if () in compared.footprints:
+        compare_results.metrics(compared, budget_bytes)
+        compare_results.main_chart(compared, budget_bytes)
+        compare_results.waterfall(compared, budget_bytes)
+components.how_to_read(
+    """
+- **The baseline** is what you have; each toggle is switched on alone, in the order you give, all together, and all but one.
+- **The peak** is the most that is allocated in a step after the warm-up: it decides whether a run fits. A toggle that lowers only what is
+  not at the peak saves nothing, and its sentence says so.
+- **The waterfall** adds up to the byte. What a toggle saves depends on what is on already, so its order matters.
+- **Overlap** means that others already save part of what a toggle saves alone; **synergy** that it saves more beside them.
+- **Simulated** runs have no loss and no measured time. Processor time is this machine's and ranks optimizations otherwise than a GPU.
+"""
+)

@@ -1,0 +1,140 @@
+"""What a comparison found: four numbers, the peaks by category, and what each toggle saved in its order, with the reasons in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from pages.shared import components, session
+from profiler.analysis.footprint import Footprint
+from profiler.figures.comparison import comparison_figure, loss, step_time
+from profiler.figures.waterfall import waterfall_figure, waterfall_table
+from profiler.planner.comparison import BASELINE, Compared, Switched, name_of
+from profiler.recording import Provenance
+from profiler.units import exact_bytes, format_bytes
+
+TOGETHER = "all together"
+Named = dict[str, Footprint]
+
+
+def metrics(compared: Compared, budget_bytes: int | None) -> None:
+    """Draw the baseline's peak, the best that was found, whether it is under the budget, and what a step takes."""
+    baseline = compared.footprints.get(())
+    if baseline is None:
+        return
+    name, best = _shown(compared)
+    saved = baseline.peak_bytes - best.peak_bytes
+    percent = f"{100 * abs(saved) / max(baseline.peak_bytes, 1):.0f} %"
+    share = f"{format_bytes(abs(saved))} {'saved' if saved >= 0 else 'more'}, {percent}"
+    where = f"peak in {baseline.peak.phase}"
+    row = [
+        components.Metric("Baseline", format_bytes(baseline.peak_bytes), exact_bytes(baseline.peak_bytes), where),
+        components.Metric(name.capitalize(), format_bytes(best.peak_bytes), f"{exact_bytes(best.peak_bytes)}; {name}", share),
+        *_budget(best, budget_bytes),
+        components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], f"baseline {_short(step_time(baseline))}"),
+    ]
+    if best.loss is not None or len(row) < 4:
+        row.append(components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"))
+    components.metrics(row[:4])
+
+
+def main_chart(compared: Compared, budget_bytes: int | None) -> None:
+    """Draw the peaks by category: step by step, each alone, or all but one."""
+    views = {name: runs for name, make in _VIEWS.items() if len(runs := make(compared)) > 1}
+    if not views:
+        views = {"Baseline": _every(compared)}
+    shown = str(st.segmented_control("Runs", list(views), required=True, **session.linked("runs", list(views))))
+    title = f"Allocated at the peak, {_how(compared)}"
+    figure = comparison_figure(views[shown], theme=session.theme(), title=title, budget_bytes=budget_bytes)
+    components.chart(figure, key="compare_bars", alt="The peak of each run by category; Table has the numbers.")
+
+
+def waterfall(compared: Compared, budget_bytes: int | None) -> None:
+    """Draw what each toggle saved, the sum, and the sentences that say why."""
+    if not compared.savings:
+        return
+    together = compared.comparison.together
+    st.subheader("What each toggle saves" + (", in this order" if together else ", alone"), anchor=False)
+    if together:
+        figure = waterfall_figure(compared.savings, theme=session.theme(), budget_bytes=budget_bytes)
+        components.chart(figure, key="compare_waterfall", alt="What each toggle saves in order; the table has the numbers.")
+        total = compared.savings[0].before.peak_bytes - compared.savings[-1].after.peak_bytes
+        order = ", ".join(saving.toggle for saving in compared.savings)
+        st.caption(f"The steps add up to {exact_bytes(total)}, {_how(compared)}. In another order than {order} each has another share.")
+    for toggle, sentences in compared.explanations().items():
+        st.markdown(f"**{toggle}.** {' '.join(sentences)}")
+    with st.expander("The steps as a table"):
+        components.table(waterfall_table(compared.savings), key="waterfall", alt="What each toggle saved, in order", height="content")
+
+
+def named_runs(compared: Compared) -> Named:
+    """Return every run that is here under its name, in the order of the comparison."""
+    return {name_of(switched): compared.footprints[switched] for switched in compared.comparison.jobs() if switched in compared.footprints}
+
+
+def _shown(compared: Compared) -> tuple[str, Footprint]:
+    """Return the run that the numbers at the head are about: all together, or of runs alone the smallest."""
+    toggles = compared.comparison.toggles
+    if compared.comparison.together and toggles in compared.footprints:
+        return (TOGETHER if len(toggles) > 1 else name_of(toggles)), compared.footprints[toggles]
+    switched = min(compared.footprints, key=lambda one: compared.footprints[one].peak_bytes)
+    return name_of(switched), compared.footprints[switched]
+
+
+def _budget(best: Footprint, budget_bytes: int | None) -> list[components.Metric]:
+    if budget_bytes is None:
+        return []
+    needed = best.reserved_bytes or best.peak_bytes
+    kind = "reserved" if best.reserved_bytes else "allocated"
+    left = budget_bytes - needed
+    note = f"{format_bytes(abs(left))} {'to spare' if left >= 0 else 'too much'}, {kind}"
+    text = f"{exact_bytes(needed)} {kind} at most, against {exact_bytes(budget_bytes)}. The CUDA context and other processes come on top."
+    return [components.Metric(f"Under {format_bytes(budget_bytes)}", "Yes" if left >= 0 else "No", text, note)]
+
+
+_TIME_HELP = {
+    Provenance.MEASURED: "Processor time of this machine for a step, median and range. A GPU ranks optimizations otherwise.",
+    Provenance.SIMULATED: "Estimated by a roofline for a GPU; nothing was timed. For this machine's CPU there is no estimate.",
+}
+
+
+def _short(text: str) -> str:
+    return text.partition(" (")[0].removesuffix(", estimated")
+
+
+def _loss_help(run: Footprint) -> str:
+    return f"After {len(run.losses)} steps on the same batches. Run again, equal steps differed by {run.loss_tolerance:.1e} at most."
+
+
+def _how(compared: Compared) -> str:
+    return ", ".join(sorted({str(run.provenance) for run in compared.footprints.values()}))
+
+
+def _in_order(compared: Compared) -> Named:
+    comparison = compared.comparison
+    prefixes: list[Switched] = [comparison.toggles[: num + 1] for num in range(len(comparison.toggles))] if comparison.together else []
+    names = {prefix: f"+ {prefix[-1]}" for prefix in prefixes}
+    return _present(compared, {(): BASELINE} | names)
+
+
+def _alone(compared: Compared) -> Named:
+    return _present(compared, {(): BASELINE} | {(toggle,): str(toggle) for toggle in compared.comparison.toggles})
+
+
+def _all_but_one(compared: Compared) -> Named:
+    comparison = compared.comparison
+    if not comparison.together or len(comparison.toggles) < 2:
+        return {}
+    return _present(compared, {comparison.toggles: TOGETHER} | {comparison.without(one): f"without {one}" for one in comparison.toggles})
+
+
+def _every(compared: Compared) -> Named:
+    return named_runs(compared)
+
+
+def _present(compared: Compared, names: dict[Switched, str]) -> Named:
+    return {name: compared.footprints[switched] for switched, name in names.items() if switched in compared.footprints}
+
+
+_VIEWS: dict[str, Callable[[Compared], Named]] = {"In order": _in_order, "Each alone": _alone, "All but one": _all_but_one}

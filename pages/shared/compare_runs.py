@@ -1,0 +1,107 @@
+"""The runs of a comparison as they go: what is stored is shown at once, the rest is started by a button, followed, and can be cancelled."""
+
+from __future__ import annotations
+
+import secrets
+
+import streamlit as st
+
+from pages.shared import components, session
+from profiler.jobs.comparing import ComparisonRuns
+from profiler.jobs.run import CAPTURE, RunState
+from profiler.planner.comparison import Compared, Comparison, name_of
+
+_POLL_SECONDS = 0.5
+_OWNER = "compare_owner"
+_ENGINE_VERBS = {CAPTURE: "Measure"}
+
+
+class _Followed:
+    """The runs of the last comparison of a place of the page, and whether they were asked for."""
+
+    def __init__(self, comparison: Comparison, engine: str, before: _Followed | None) -> None:
+        self.runs = ComparisonRuns(session.jobs(), comparison, engine, owner=_owner())
+        self.runs.look()
+        # A simulation takes seconds: once asked for, every change is followed. To measure takes the machine, and is asked for each time.
+        self.started: bool = before is not None and before.started and engine == before.runs.engine != CAPTURE
+        if before is not None:
+            before.runs.cancel(keeping=self.runs if self.started else None)
+
+
+def panel(comparison: Comparison, engine: str, *, place: str = "compare", label: str = "Compare") -> Compared:
+    """Draw where the runs of a comparison stand, with the button that starts them, and return what is known.
+
+    Args:
+        comparison: what is compared.
+        engine: what runs it.
+        place: tells several of a page apart.
+        label: of the button.
+
+    Raises:
+        SpecError: the baseline or the waterfall is not possible.
+    """
+    followed = _followed(comparison, engine, f"{place}_followed")
+    if followed.started:
+        followed.runs.advance()
+    if followed.started and not followed.runs.ended:
+        _follow(followed.runs, place)
+    elif not followed.runs.ended:
+        _offer(followed, place, label)
+    _tell_failures(followed.runs)
+    return followed.runs.compared()
+
+
+def _followed(comparison: Comparison, engine: str, key: str) -> _Followed:
+    found: _Followed | None = session.recall(key)
+    if found is None or (found.runs.comparison, found.runs.engine) != (comparison, engine):
+        found = _Followed(comparison, engine, found)
+        session.remember(key, found)
+    return found
+
+
+def _owner() -> str:
+    if session.recall(_OWNER) is None:
+        session.remember(_OWNER, secrets.token_hex(8))
+    return str(session.recall(_OWNER))
+
+
+def _offer(followed: _Followed, place: str, label: str) -> None:
+    def start() -> None:
+        followed.started = True
+
+    num_missing = sum(not run.ended for run in followed.runs.runs.values())
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.button(label, type="primary", on_click=start, key=f"{place}_start")
+        here = f", {len(followed.runs.runs) - num_missing} are here already" if num_missing < len(followed.runs.runs) else ""
+        st.caption(f"{num_missing} runs to make{here}. All together comes first, then each alone, in order, and all but one.")
+
+
+def _follow(runs: ComparisonRuns, place: str) -> None:
+    """Draw the progress, which looks again by itself; the page is drawn anew when another run is done."""
+    num_known = len(runs.compared().footprints)
+
+    def poll() -> None:
+        known = runs.advance().footprints
+        if len(known) != num_known or runs.ended:
+            st.rerun()
+        _draw_progress(runs, place)
+
+    components.fragment(poll, every_seconds=_POLL_SECONDS)
+
+
+def _draw_progress(runs: ComparisonRuns, place: str) -> None:
+    every = runs.runs.values()
+    num_ended = sum(run.ended for run in every)
+    running = [name_of(run.switched) for run in every if run.state is RunState.RUNNING]
+    now = f": {'; '.join(running)}" if running else ""
+    st.progress(num_ended / len(runs.runs), text=f"{num_ended} of {len(runs.runs)} runs are done{now}")
+    st.button("Cancel", on_click=runs.cancel, key=f"{place}_cancel")
+
+
+def _tell_failures(runs: ComparisonRuns) -> None:
+    failed = [run for run in runs.runs.values() if run.state in (RunState.FAILED, RunState.CANCELLED)]
+    for message in dict.fromkeys(run.message for run in failed if run.state is RunState.FAILED):
+        names = ", ".join(name_of(run.switched) for run in failed if run.message == message)
+        st.error(f"{names}: {message or 'the run failed and left no words.'}")
+    if any(run.state is RunState.CANCELLED for run in failed):
+        st.info("Cancelled. What was done until then is kept and shown.")

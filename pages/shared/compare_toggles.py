@@ -1,0 +1,166 @@
+"""The toggles that are compared: found in the registry, in an order that the user chooses, with their options. The address carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from pages.shared import components, job_form, links, session
+from profiler.errors import SpecError
+from profiler.optimizations.base import Family, Parameter
+from profiler.optimizations.registry import REGISTRY, families, switch_on
+from profiler.planner.comparison import MAX_TOGGLES, Comparison
+from profiler.recording import Provenance
+from profiler.spec import Job, Toggle, WorkloadKind
+
+_ADD, _SWEEP = "compare_add", "sweep"
+_ENGINES = {Provenance.MEASURED: "measured", Provenance.SIMULATED: "simulated"}
+EXAMPLES = {
+    WorkloadKind.TRAIN: (Toggle("bfloat16"), Toggle("checkpointing"), Toggle("adamw-8bit"), Toggle("lora")),
+    WorkloadKind.PREFILL: (Toggle("bfloat16"), Toggle("flash")),
+    WorkloadKind.DECODE: (Toggle("bfloat16"), Toggle("quantized-cache")),
+}
+"""What is offered where nothing is chosen yet."""
+
+
+def draw(baseline: Job) -> Comparison | None:
+    """Draw the choice of toggles, or of a family, and return what is to be compared; None where nothing is chosen.
+
+    Raises:
+        SpecError: the address names an optimization that is not known, or too many.
+    """
+    kind = baseline.workload.kind
+    offered = {family: items for family, items in families().items() if kind in family.workloads}
+    toggles = _chosen()
+    _search(offered, toggles)
+    family = next((family for family in offered if family.name == session.chosen(_SWEEP)), None)
+    if family is not None:
+        st.caption(f"{family.question} Every member that this baseline can have is tried alone, with its default options.")
+        return Comparison.of_family(baseline, family)
+    for place, toggle in enumerate(toggles):
+        _row(place, toggle, len(toggles))
+    if not toggles:
+        _offer(kind)
+        return None
+    return Comparison(baseline=baseline, toggles=toggles)
+
+
+def catalogue(baseline: Job) -> None:
+    """Draw, folded and made when it is opened, every toggle with what it does and whether this baseline can have it."""
+    with st.expander("All toggles: what each does, saves and costs", on_change="rerun", key="compare_catalogue") as box:
+        if not box.open:
+            return
+        rows = [
+            {
+                "family": item.family.label,
+                "toggle": item.name,
+                "what": item.explanation,
+                "expected": item.formula,
+                "here": _refusal(baseline, Toggle(item.name)) or "possible",
+                "engines": ", ".join(_ENGINES[one] for one in _ENGINES if one in item.engines),
+                "source": item.source,
+            }
+            for item in REGISTRY.values()
+        ]
+        components.table(pd.DataFrame(rows), key="catalogue", alt="Every toggle, its family, what it does, its formula and its source")
+
+
+def _chosen() -> tuple[Toggle, ...]:
+    return links.toggles_from_text(session.chosen("toggles") or "")
+
+
+def _choose(toggles: tuple[Toggle, ...]) -> None:
+    session.choose(toggles=links.toggles_to_text(toggles) or None, sweep=None)
+
+
+def _search(offered: Collection[Family], toggles: tuple[Toggle, ...]) -> None:
+    """Draw the two ways to choose: one toggle after the other, or a family to sweep."""
+    taken = {toggle.name for toggle in toggles}
+    names = [name for name, item in REGISTRY.items() if item.family in offered and name not in taken]
+    add, sweep = st.columns([3, 2])
+    with add:
+        st.selectbox(
+            "Add a toggle",
+            names,
+            index=None,
+            placeholder=f"Type to search {len(names)} optimizations",
+            format_func=lambda name: f"{REGISTRY[name].family.label}: {REGISTRY[name].label}",
+            key=_ADD,
+            on_change=partial(_add, toggles),
+            disabled=len(toggles) >= MAX_TOGGLES,
+            help="Each takes the place of what the baseline has of its kind. Their order below is that of the waterfall.",
+        )
+    with sweep:
+        options = ["", *(family.name for family in offered)]
+        labels = {family.name: family.label for family in offered} | {"": "None: compare the toggles below"}
+        st.selectbox("Or sweep a family", options, format_func=labels.__getitem__, **session.linked(_SWEEP, options))
+
+
+def _add(toggles: tuple[Toggle, ...]) -> None:
+    name = session.recall(_ADD)
+    session.remember(_ADD, None)
+    if name is not None:
+        _choose((*toggles, Toggle(name)))
+
+
+def _row(place: int, toggle: Toggle, num: int) -> None:
+    item = REGISTRY[toggle.name]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"compare_toggle_{place}"):
+        st.markdown(f"{place + 1}. **{item.family.label}:** {item.label}")
+        options = f": {', '.join(f'{name} {value}' for name, value in toggle.options)}" if toggle.options else ""
+        with st.popover(f"{'Options' if item.parameters else 'About'}{options}", key=f"compare_about_{place}"):
+            st.markdown(item.explanation)
+            st.caption(f"Expected: {item.formula}")
+            for parameter in item.parameters:
+                _option(toggle, parameter)
+        for label, change, disabled in (
+            ("Up", partial(_move, place, -1), place == 0),
+            ("Down", partial(_move, place, 1), place == num - 1),
+            ("Remove", partial(_remove, place), False),
+        ):
+            st.button(label, key=f"compare_{label.lower()}_{place}", type="tertiary", on_click=change, disabled=disabled)
+
+
+def _option(toggle: Toggle, parameter: Parameter) -> None:
+    """Draw an option of a chosen toggle; a change is written to the address."""
+    key = f"compare_option_{toggle.name}_{parameter.name}"
+    session.remember(key, REGISTRY[toggle.name].read_options(dict(toggle.options))[parameter.name])
+    job_form.option_field(parameter, key=key, on_change=partial(_change, toggle, parameter, key))
+
+
+def _change(toggle: Toggle, parameter: Parameter, key: str) -> None:
+    value = session.recall(key)
+    options = {name: text for name, text in toggle.options if name != parameter.name}
+    if value is not None and value != parameter.default:
+        options[parameter.name] = parameter.write(value)
+    changed = Toggle(toggle.name, tuple(sorted(options.items())))
+    _choose(tuple(changed if other == toggle else other for other in _chosen()))
+
+
+def _move(place: int, by: int) -> None:
+    toggles = list(_chosen())
+    toggles[place], toggles[place + by] = toggles[place + by], toggles[place]
+    _choose(tuple(toggles))
+
+
+def _remove(place: int) -> None:
+    toggles = _chosen()
+    _choose(toggles[:place] + toggles[place + 1 :])
+
+
+def _offer(kind: WorkloadKind) -> None:
+    example = EXAMPLES[kind]
+    st.caption("Nothing is switched on yet. Add toggles above, sweep a family, or begin with an example:")
+    take: Callable[[], None] = partial(_choose, example)
+    st.button(" + ".join(REGISTRY[toggle.name].label for toggle in example), on_click=take, key="compare_example")
+
+
+def _refusal(baseline: Job, toggle: Toggle) -> str | None:
+    try:
+        switch_on(baseline, (toggle,))
+    except SpecError as error:
+        return str(error)
+    return None

@@ -1,0 +1,97 @@
+"""Footprints of several runs -> one stacked bar a run, its peak by category, and the table of what differs from the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from profiler.analysis.footprint import Footprint
+from profiler.figures.axes import empty_figure
+from profiler.figures.composition import category_marker
+from profiler.figures.rows import BAR_WIDTH, add_budget, rows_figure, sized
+from profiler.figures.theme import STACK_ORDER, Theme, ThemeName, theme_named
+from profiler.recording import Category
+from profiler.units import exact_bytes, format_bytes, format_duration_us
+
+NOT_MEASURED = "not measured"
+_EMPTY_HEIGHT = 150
+_LEGEND_HEIGHT = 60
+
+
+def comparison_figure(
+    runs: Mapping[str, Footprint], *, theme: ThemeName = "light", title: str = "Allocated at the peak", budget_bytes: int | None = None
+) -> go.Figure:
+    """Return one horizontal stacked bar a run: what its peak is made of.
+
+    Args:
+        runs: footprints under the names to show, top first.
+        theme: ``light`` or ``dark``.
+        title: what the axis shows; its unit is added.
+        budget_bytes: drawn as a line.
+    """
+    colors = theme_named(theme)
+    highest = max((run.peak_bytes for run in runs.values()), default=0)
+    if not highest:
+        return empty_figure(colors, _EMPTY_HEIGHT, "No run has allocated anything.")
+    names = [sized(name, run.peak_bytes) for name, run in runs.items()]
+    figure = rows_figure(names, highest_bytes=highest, title=title, budget_bytes=budget_bytes, theme=colors, bottom_px=_LEGEND_HEIGHT)
+    for category in STACK_ORDER:
+        if any(category in run.peak.categories for run in runs.values()):
+            figure.add_trace(_band(category, runs, colors))
+    legend = {"yref": "container", "y": 0.01, "yanchor": "bottom", "x": 0, "xanchor": "left"}
+    figure.update_layout(showlegend=True, legend=legend)
+    add_budget(figure, budget_bytes, colors)
+    return figure
+
+
+def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
+    """Return one row a run: run, peak_bytes, against_first_bytes, peak_in, step_time, loss, provenance; by label, each category's change.
+
+    Changes are the run's bytes at its peak minus the first run's at its; those of a row sum to ``against_first_bytes``.
+    """
+    first = next(iter(runs.values()), None)
+    rows = []
+    for name, run in runs.items():
+        before = first.peak.categories if first else {}
+        changes = {category: run.peak.categories.get(category, 0) - before.get(category, 0) for category in STACK_ORDER}
+        row = {"run": name, "peak_bytes": run.peak_bytes, "against_first_bytes": run.peak_bytes - (first.peak_bytes if first else 0)}
+        row |= {"peak_in": str(run.peak.phase), "step_time": step_time(run), "loss": loss(run), "provenance": str(run.provenance)}
+        rows.append(row | {f"{category.label.lower()}_bytes": change for category, change in changes.items()})
+    table = pd.DataFrame(rows)
+    columns = [f"{category.label.lower()}_bytes" for category in STACK_ORDER]
+    return table.drop(columns=[name for name in columns if name in table and not table[name].any()])
+
+
+def step_time(run: Footprint) -> str:
+    """Return how long a step takes and how that is known: processor time measured here, or an estimate for a GPU."""
+    if run.cpu_seconds is not None:
+        low, high = (format_duration_us(seconds * 1e6) for seconds in (run.cpu_seconds.low, run.cpu_seconds.high))
+        return f"{format_duration_us(run.cpu_seconds.median * 1e6)} ({low} to {high})"
+    if run.estimated_step_seconds is not None:
+        return f"about {format_duration_us(run.estimated_step_seconds * 1e6)}, estimated"
+    return NOT_MEASURED
+
+
+def loss(run: Footprint) -> str:
+    """Return the loss after the last step; a simulated run has none."""
+    return NOT_MEASURED if run.loss is None else f"{run.loss:.4f}"
+
+
+def _band(category: Category, runs: Mapping[str, Footprint], theme: Theme) -> go.Bar:
+    sizes = [run.peak.categories.get(category, 0) for run in runs.values()]
+    details = [
+        f"{format_bytes(size)} of {format_bytes(run.peak_bytes)}, {exact_bytes(size)}"
+        for size, run in zip(sizes, runs.values(), strict=True)
+    ]
+    return go.Bar(
+        name=category.label,
+        x=[float(size) for size in sizes],
+        y=[-row for row in range(len(sizes))],
+        orientation="h",
+        width=BAR_WIDTH,
+        marker=category_marker(category, theme),
+        customdata=details,
+        hovertemplate=f"{category.label}: %{{customdata}}<extra></extra>",
+    )
