@@ -69,6 +69,10 @@ class Setup:
     """Entered around the forwards of prefill and decode."""
     make_scaler: Callable[[], GradScaler] = lambda: GradScaler("cpu", enabled=False)
     """Scales the loss, and the gradients back before the step; one that is not enabled does nothing."""
+    allocator_settings: str = ""
+    """Of a GPU's caching allocator, as PYTORCH_ALLOC_CONF says them; empty for torch's."""
+    allow_tf32: bool = False
+    """Whether float32 products on a GPU may run as tf32."""
     notes: list[str] = field(default_factory=list)
     """What an optimization found when it was applied, such as that it changed no layer; engines keep them as facts."""
 

@@ -97,6 +97,15 @@ class AllocatorConfig:
             torch_version=version,
         )
 
+    def to_settings(self) -> dict[str, Any]:
+        """Return what a snapshot would say of the settings: `from_settings` reads it; what snapshots do not tell is left out."""
+        return {
+            "expandable_segments": self.expandable_segments,
+            "max_split_size": self.max_split_size_bytes or -1,
+            "garbage_collection_threshold": self.garbage_collection_threshold,
+            "roundup_power2_divisions": {str(1 << slot): number for slot, number in enumerate(self.roundup_power2_divisions)},
+        }
+
 
 def _options(text: str) -> Iterable[tuple[str, str]]:
     """Yield the name and value of each option; lists in brackets are one value."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from profiler import workloads
+from profiler.capture.gpu import allocating_with
 from profiler.capture.recorder import Recorder
 from profiler.capture.repeat import FACT, repeat_job
 from profiler.errors import CaptureUnavailable
@@ -36,10 +37,15 @@ def capture_job(job: Job, path: Path, *, key: str | None = None, progress: Progr
     job = validate(job)
     check_device(job.device)
     torch.set_num_threads(1)  # of two shared cores the second can make a step ten times slower, and no number repeatable
+    setup = setup_for(job)
+    with allocating_with(setup.allocator_settings):
+        return _record(job, setup, path, key, progress)
+
+
+def _record(job: Job, setup: workloads.Setup, path: Path, key: str | None, progress: ProgressCallback | None) -> Metadata:
     on_gpu = torch.device(job.device).type == "cuda"
     if on_gpu:
         _make_ready(torch.device(job.device))
-    setup = setup_for(job)
     recorder = Recorder(
         path, title=job.title, find_steps=False, on_gpu=on_gpu, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -61,6 +64,31 @@ class GpuCapture:
         """Return what is known beside the events: the allocator's settings and the times that memory ran out."""
         settings = {"allocator_settings": self._settings} if self._settings else {}
         return settings | oom_facts(self._join.ooms)
+
+
+@contextmanager
+def allocating_with(settings: str) -> Iterator[None]:
+    """Have the CUDA allocator follow these settings in the block, beside those of the environment; nothing to do where there are none.
+
+    What is cached is given back before and after, since blocks keep the shape in which they were made.
+
+    Args:
+        settings: as PYTORCH_ALLOC_CONF says them.
+    """
+    if not settings:
+        yield
+        return
+    environment = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or "expandable_segments:False"
+    _allocate_with(f"{environment},{settings}")
+    try:
+        yield
+    finally:
+        _allocate_with(environment)
+
+
+def _allocate_with(settings: str) -> None:
+    torch.cuda.empty_cache()
+    torch._C._accelerator_setAllocatorSettings(settings)
 
 
 def describe_gpu() -> dict[str, Any]:

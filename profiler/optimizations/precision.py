@@ -23,6 +23,8 @@ class Precision(Optimization):
     family = PRECISION
     itemsize: ClassVar[int]
     """Bytes of one number of the parameters."""
+    master_itemsize: ClassVar[int] = 0
+    """Bytes of one number of the optimizer's own copy of the parameters; 0 where it has none."""
     source = _SOURCE
 
     @property

@@ -15,15 +15,18 @@ from profiler.models.config import check_workload
 from profiler.optimizations import (
     activations,
     adapters,
+    allocator_settings,
     architecture,
     attention,
     batching,
     bottleneck,
     distillation,
     freezing,
+    gpu_switches,
     kv_cache,
     lion_muon,
     loss,
+    master_weights,
     optimizer_in_backward,
     optimizers,
     packing,
@@ -58,7 +61,10 @@ _ALL: tuple[Optimization, ...] = (
     *optimizers.OPTIMIZATIONS,
     *lion_muon.OPTIMIZATIONS,
     *quantized_optimizers.OPTIMIZATIONS,
+    *master_weights.OPTIMIZATIONS,  # after the optimizers, too: it gives them other parameters
     *optimizer_in_backward.OPTIMIZATIONS,  # after the optimizers, which it makes one a parameter of
+    *allocator_settings.OPTIMIZATIONS,
+    *gpu_switches.OPTIMIZATIONS,
 )
 
 REGISTRY: Mapping[str, Optimization] = {item.name: item for item in _ALL}
@@ -98,12 +104,9 @@ def validate(job: Job) -> Job:
     """
     toggles = list(dict.fromkeys(map(_canonical, job.toggles)))
     _check_exclusive(toggles)
-    named = replace(job, toggles=tuple(toggles))
-    for toggle in toggles:
-        reason = REGISTRY[toggle.name].refusal(named)
-        if reason is not None:
-            raise SpecError(reason)
+    _refuse(job, toggles)
     job, toggles = _rewritten(job, toggles)
+    _refuse(job, toggles)  # what is left may not go with what the job says now
     check_workload(facts_of(job.model), job.workload, job.model.name)
     model = job.model if job.model.config is not None else replace(job.model, name=entry(job.model.name).name)
     return replace(job, model=model, toggles=(*toggles, *_defaults(job, toggles)))
@@ -170,6 +173,14 @@ def _rewritten(job: Job, toggles: list[Toggle]) -> tuple[Job, list[Toggle]]:
         else:
             job = rewritten
     return job, left
+
+
+def _refuse(job: Job, toggles: list[Toggle]) -> None:
+    named = replace(job, toggles=tuple(toggles))
+    for toggle in toggles:
+        reason = REGISTRY[toggle.name].refusal(named)
+        if reason is not None:
+            raise SpecError(reason)
 
 
 def _check_exclusive(toggles: list[Toggle]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from profiler import workloads
 from profiler.devices import Gpu, find_gpu
+from profiler.estimate.step_time import Assumptions
 from profiler.optimizations.registry import setup_for, validate
 from profiler.recording import Metadata
 from profiler.simulate.session import Simulation
@@ -38,7 +39,16 @@ def simulate_job(job: Job, path: Path, *, key: str | None = None, progress: Prog
     gpu = gpu_of(job)
     torch.set_num_threads(1)
     setup = setup_for(job)
-    with Simulation(path, gpu, title=job.title, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps) as simulation:
+    with Simulation(
+        path,
+        gpu,
+        title=job.title,
+        allocator_settings=setup.allocator_settings,
+        assumptions=Assumptions(allow_tf32=setup.allow_tf32),
+        job=job.to_json(),
+        key=key,
+        warmup_steps=job.workload.warmup_steps,
+    ) as simulation:
         placed = replace(job, device=str(simulation.device))
         workloads.run(placed, setup, JobObserver(simulation, job, progress), read_loss=_no_loss)
         simulation.add_facts(notes=setup.notes)

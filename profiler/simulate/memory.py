@@ -9,6 +9,7 @@ import torch
 
 from profiler.allocator.allocator import CachingAllocator
 from profiler.allocator.blocks import Block
+from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.tracing.raw import Allocation
 
@@ -68,12 +69,13 @@ class DeviceMemory:
 
     Args:
         on_segment: is told what the allocator does with the driver: action, address, bytes and stream.
+        config: the allocator's settings; torch's by default.
         index: the GPU.
     """
 
-    def __init__(self, on_segment: Callable[[str, int, int, int], None], index: int = 0) -> None:
+    def __init__(self, on_segment: Callable[[str, int, int, int], None], config: AllocatorConfig | None = None, index: int = 0) -> None:
         self.index = index
-        self.allocator = CachingAllocator(driver=Driver(descending=True), on_segment=on_segment)
+        self.allocator = CachingAllocator(config, driver=Driver(descending=True), on_segment=on_segment)
         self.held: dict[str, Place] = {}
         """What libraries keep until the process ends, by what it is for."""
         self._blocks: dict[int, Block] = {}

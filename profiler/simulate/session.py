@@ -15,8 +15,9 @@ from unittest.mock import patch
 import torch
 
 from profiler.allocator.allocator import CachingAllocator
+from profiler.allocator.config import AllocatorConfig
 from profiler.devices import Gpu
-from profiler.estimate.step_time import Roofline
+from profiler.estimate.step_time import Assumptions, Roofline
 from profiler.recording import Metadata, Provenance
 from profiler.simulate import patches
 from profiler.simulate.cpu import cpu_kernels
@@ -52,6 +53,8 @@ class Simulation(Session):
         path: where the recording shall be.
         gpu: the card to simulate; None for the CPU.
         title: one line for lists; by default the file's name.
+        allocator_settings: of the card's allocator, as PYTORCH_ALLOC_CONF says them.
+        assumptions: what the time of operators is estimated with.
         metadata: fields of `Metadata` to set, such as job, key and warmup_steps.
 
     Raises:
@@ -59,7 +62,16 @@ class Simulation(Session):
         StorageError: the file cannot be written.
     """
 
-    def __init__(self, path: Path | str, gpu: Gpu | None = None, *, title: str | None = None, **metadata: Any) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        gpu: Gpu | None = None,
+        *,
+        title: str | None = None,
+        allocator_settings: str = "",
+        assumptions: Assumptions | None = None,
+        **metadata: Any,
+    ) -> None:
         path = Path(path)
         described = Metadata(
             title=title or path.name.removesuffix(SUFFIX),
@@ -75,13 +87,16 @@ class Simulation(Session):
         self._modes: list[AbstractContextManager[Any]] = [_collected_seldom(), patches.in_place(), LeanFakeTensorMode()]
         kernels = cpu_kernels(self._host, self._pages)
         if gpu is not None:
-            self._device = DeviceMemory(self._pages.on_segment)
+            config = AllocatorConfig.parse(allocator_settings)
+            self._device = DeviceMemory(self._pages.on_segment, config)
+            if allocator_settings:
+                self.add_facts(allocator_settings=config.to_settings())
             self._converter.begin([], frozenset({workspace_bytes(gpu), lt_workspace_bytes()} - {0}), tells_completion=False)
             autocast = CudaAutocast(gpu, GPU_DEVICE)
             self._modes += [answered_by(self._device.allocator), autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
             self._modes.append(patch.object(torch, "compile", compiled))
             kernels = kernels_for(gpu, self._device, self._pages)
-        self._roofline = None if gpu is None else Roofline(gpu)
+        self._roofline = None if gpu is None else Roofline(gpu, assumptions)
         self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)
         self._modes.append(self._tracker)
         self._running = ExitStack()

@@ -85,6 +85,7 @@ class Hooks:
             name = self._parameter_names.get(id(parameter))
             if name is None and self._models:
                 labels += self.label(parameter, Role.MASTER_PARAMETER)
+                labels += [] if parameter.grad is None else self.label(parameter.grad, Role.GRADIENT)
             for key, value in optimizer.state.get(parameter, {}).items():
                 for tensor in tensors_in(value):
                     labels += self.label(tensor, Role.OPTIMIZER_STATE, f"{name}.{key}" if name else key)

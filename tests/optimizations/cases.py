@@ -74,13 +74,41 @@ def default_case(name: str) -> Case:
     return case(DEFAULT_OPTIONS.get(name, name), known=DEFAULT_KNOWN.get(name, ()))
 
 
-DEFAULT_KNOWN: dict[str, tuple[Mechanism, ...]] = {"checkpointing": (GENERATOR_STATES,)}
+DEFAULT_KNOWN: dict[str, tuple[Mechanism, ...]] = {"checkpointing": (GENERATOR_STATES,), "selective-checkpointing": (GENERATOR_STATES,)}
 """What only the measured run with default options allocates."""
 
 CASES: dict[str, tuple[Case, ...]] = {
     "amp": (case("amp", model="tiny-gpt2"), case("amp:dtype=float16"), case("amp", kind="decode")),
     "bfloat16": (case("bfloat16", model="tiny-bert"), case("bfloat16", kind="decode")),
     "checkpointing": (case("checkpointing:every=2", model="tiny-gpt2", known=(GENERATOR_STATES,)),),
+    "selective-checkpointing": (
+        case("selective-checkpointing:save=matmuls", model="tiny-gpt2", known=(GENERATOR_STATES,)),
+        case("selective-checkpointing:save=every-second-matmul", "bfloat16", "sgd", seq=64, known=(GENERATOR_STATES,)),
+    ),
+    "chunked-loss": (
+        case("chunked-loss:chunks=3", "bfloat16", "sgd", batch=4, seq=64),
+        case("chunked-loss", "amp", "lora", model="tiny-gpt2"),
+        case("chunked-loss", "micro-batches", model="tiny-qwen"),
+    ),
+    "fused-loss": (
+        case("fused-loss", "sgd", batch=4, seq=64),
+        case("fused-loss:tokens=24", "bfloat16", "sgd", batch=4, seq=64),
+        case("fused-loss", "amp", "lora", model="tiny-gpt2"),
+    ),
+    "offload-activations": (
+        case("offload-activations", "sgd", batch=4, seq=64),
+        case("offload-activations:min_bytes=0", "checkpointing", "amp", model="tiny-bert", known=(GENERATOR_STATES,)),
+    ),
+    "offload-optimizer": (
+        case("offload-optimizer:gradients=false", "micro-batches", "bfloat16"),
+        case("offload-optimizer", "micro-batches", "master-weights", model="tiny-gpt2"),
+    ),
+    "offload-parameters": (
+        case("offload-parameters", "checkpointing", "offload-activations", "sgd", batch=4, seq=64, known=(GENERATOR_STATES,)),
+        case("offload-parameters", "lora", model="tiny-t5"),
+        case("offload-parameters", "bfloat16", model="tiny-gpt2"),
+    ),
+    "packing": (case("packing:fill=0.4", "micro-batches", batch=8),),
     "lora": (case("lora:rank=4,targets=all-linear", model="tiny-bert"),),
     "master-weights": (
         case("master-weights:gradients=kept", model="tiny-gpt2"),
@@ -100,6 +128,11 @@ CASES: dict[str, tuple[Case, ...]] = {
     "int8": (case("int8", "bfloat16", model="tiny-qwen"), case("int8:output=false"), case("int8", model="tiny-bert", kind="prefill")),
     "float8": (case("float8", "bfloat16"), case("float8", model="tiny-t5")),
     "int8-dynamic": (case("int8-dynamic", "bfloat16"), case("int8-dynamic", model="tiny-bert", kind="prefill")),
+    "int8-static": (case("int8-static", "bfloat16", model="tiny-qwen"), case("int8-static", model="tiny-bert", kind="prefill")),
+    "nf4": (
+        *(case("nf4:double=true", "bfloat16", model=model) for model in ("tiny-qwen", "tiny-gpt2", "tiny-t5")),
+        case("nf4", batch=3, seq=64),
+    ),
     "int4": (case("int4:group=32", "bfloat16"), case("int4", model="tiny-bert", kind="prefill"), case("int4", model="tiny-t5")),
     "quantized-cache": (
         *(case(f"quantized-cache:format={name}", "bfloat16") for name in ("float8", "int8")),
@@ -111,6 +144,7 @@ CASES: dict[str, tuple[Case, ...]] = {
 
 _GPU_ONLY = "tests/optimizations/test_gpu_only_toggles.py"
 ORACLES: dict[str, str] = {
+    "int8-eager": "tests/optimizations/test_quantization.py::test_packed_weights_leave_the_allocator_and_stay_in_the_resident_set",
     "expandable-segments": f"{_GPU_ONLY}::test_expandable_segments_reserve_whole_pages_of_what_is_allocated_and_little_more",
     "max-split-size": f"{_GPU_ONLY}::test_large_blocks_stay_whole_above_the_largest_split",
     "roundup-power2": f"{_GPU_ONLY}::test_rounding_up_makes_every_block_that_step_of_a_power_of_two",
