@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from profiler.analysis.footprint import Footprint
-from profiler.cli.command import DIFFERS, DONE, Commands, add_command, print_json, require
+from profiler.cli.command import DIFFERS, DONE, Commands, add_command, output_path, print_json, require
 from profiler.cli.job import add_job_options, read_job
 from profiler.cli.reading import read_file
 from profiler.devices import find_gpu
-from profiler.errors import JobFailed, SpecError
+from profiler.errors import JobFailed, SpecError, StorageError
 from profiler.jobs.comparing import ComparisonRuns
 from profiler.jobs.manager import JobManager
 from profiler.jobs.run import CAPTURE, SIMULATE, Limits, RunState
@@ -38,11 +38,15 @@ def add(commands: Commands) -> None:
     command.add_argument("--budget", metavar="SIZE", help="exit 4 if the run with all toggles needs more, such as 24GiB")
     command.add_argument("--baseline", type=Path, metavar="FILE", help="a recording: exit 4 if the run with all toggles needs more than it")
     command.add_argument("--tolerance", default="0%", metavar="SHARE", help="how much more than --baseline is allowed (default 0%%)")
+    command.add_argument(
+        "--report", type=Path, metavar="FILE", help="also write one HTML file that opens without a network"
+    )
     command.add_argument("--time-limit", type=float, default=Limits().seconds, metavar="SECONDS", help="of each run")
 
 
 def _run(options: argparse.Namespace) -> int:
     comparison, engine = _comparison(options)
+    report = output_path(options.report, ".html") if options.report else None
     limits = {name: parse_bytes(text) for name, text in (("budget", options.budget),) if text}
     if options.baseline is not None:
         before = Footprint.of(read_file(options.baseline)).peak_bytes
@@ -54,6 +58,8 @@ def _run(options: argparse.Namespace) -> int:
         print_json(compared.to_json())
     else:
         _print(compared)
+    if report is not None:
+        _write_report(report, compared, limits.get("budget"))
     exceeded = _exceeded(compared, limits)
     for sentence in exceeded:
         print(f"headroom: {sentence}", file=sys.stderr)
@@ -119,6 +125,15 @@ def _tell(runs: ComparisonRuns) -> None:
     if sys.stderr.isatty():
         num_ended = sum(run.ended for run in runs.runs.values())
         print(f"\r\033[K{num_ended} of {len(runs.runs)} runs", end="", file=sys.stderr, flush=True)
+
+
+def _write_report(path: Path, compared: Compared, budget_bytes: int | None) -> None:
+    from profiler.figures.report import report_html
+
+    try:
+        path.write_text(report_html(compared, budget_bytes=budget_bytes), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}. The runs are in the store; choose another --report.") from error
 
 
 def _exceeded(compared: Compared, limits: dict[str, int]) -> list[str]:

@@ -1,0 +1,81 @@
+"""The report: one file with every number, that asks nothing of a network and runs nothing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
+from profiler.analysis.footprint import Footprint, Level
+from profiler.figures.report import report_html
+from profiler.planner.comparison import Compared, Comparison, Switched, parse_toggles
+from profiler.recording import Category, Phase, Provenance
+from profiler.spec import Job, Model, Workload
+from profiler.units import GIB
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+def compared(*sizes: int, model: str = "tiny-llama") -> Compared:
+    comparison = Comparison(
+        baseline=Job(model=Model.from_config(model, CONFIG), workload=Workload(batch=1, seq=8)),
+        toggles=parse_toggles(["bfloat16", "checkpointing"]),
+    )
+    toggles = comparison.toggles
+    runs: list[Switched] = [(), toggles[:1], toggles, toggles[1:]]
+    return Compared(comparison=comparison, footprints=dict(zip(runs, map(footprint, sizes), strict=False)))
+
+
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 50,
+}
+
+
+def footprint(gib: int) -> Footprint:
+    level = Level(Phase.BACKWARD, gib * GIB, {Category.PARAMETER: GIB, Category.ACTIVATION: (gib - 1) * GIB})
+    return Footprint(recording_id="x", provenance=Provenance.SIMULATED, peak=level, peak_step=1, phases={Phase.BACKWARD: level})
+
+
+def test_it_holds_every_number_and_names_what_was_not_measured() -> None:
+    text = report_html(compared(10, 6, 3, 8), budget_bytes=4 * GIB, code={"PyTorch": "x = 1 < 2"})
+    data = json.loads(html.unescape(re.search(r'<pre id="data">(.*?)</pre>', text, re.DOTALL)[1]))  # type: ignore[index]
+    assert data == compared(10, 6, 3, 8).to_json()
+    assert "10,737,418,240 B" in text
+    assert "bfloat16 saved 4.00 GiB, 40 % of the peak" in text
+    assert "not measured" in text
+    assert "x = 1 &lt; 2" in text
+    assert len(text.encode()) < 3_000_000
+
+
+def test_it_refers_to_nothing_outside_and_runs_nothing() -> None:
+    text = report_html(compared(10, 6, 3, 8, model=HOSTILE))
+    assert HOSTILE not in text
+    assert not re.search(r"(?:src|href)\s*=|url\(|@import|https?://", text)
+
+
+def test_half_a_comparison_is_a_report_too() -> None:
+    assert "baseline" in report_html(compared(10))
+
+
+def test_it_opens_offline_with_its_bars_where_the_numbers_say(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_html(compared(10, 6, 3, 8), budget_bytes=5 * GIB), encoding="utf-8")
+    page = browser.new_page(offline=True)
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto(path.as_uri())
+    pieces = page.locator(".chart >> nth=0 >> .piece")
+    widths = [pieces.nth(num).evaluate("piece => piece.style.width") for num in range(2)]
+    assert widths == ["10%", "90%"]
+    assert page.locator(".budget").first.evaluate("line => line.style.left") == "50%"
+    assert page.get_by_role("heading", name="What each toggle saves").is_visible()
+    assert not problems
+    page.close()
