@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from profiler.optimizations.quantized_optimizers import blockwise_state_bytes
+from profiler.optimizations.quantized_optimizers import MIN_QUANTIZED_NUMBERS, TorchaoAdamW, blockwise_state_bytes
 
 _ADAM = "https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html"
 _SGD = "https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html"
@@ -62,3 +62,24 @@ def adafactor_state_bytes(shapes: Iterable[tuple[int, ...]], itemsize: int = 4) 
         itemsize: bytes of a number of the state.
     """
     return itemsize * sum(prod(shape[:-2]) * (shape[-2] + shape[-1]) if len(shape) > 1 else prod(shape) for shape in shapes)
+
+
+def torchao_state_bytes(shapes: Iterable[tuple[int, ...]], optimizer: TorchaoAdamW, itemsize: int = 4) -> int:
+    """Return the bytes of the two states of torchao's quantized AdamW.
+
+    Codes, a float32 scale a block, and the map of what codes stand for, which every state holds: 256 float32 with 8 bits, 16 with 4, none
+    in FP8. A tensor of fewer than 4,096 numbers, or not of whole blocks, keeps its own dtype. Source: torchao 0.18, torchao/optim/adam.py,
+    ``_new_buffer``.
+
+    Args:
+        shapes: of the trained parameters.
+        optimizer: which of them.
+        itemsize: bytes of a number of the parameters.
+    """
+    total = 0
+    for number in map(prod, shapes):
+        if number >= MIN_QUANTIZED_NUMBERS and number % optimizer.block == 0:
+            total += round(number * blockwise_state_bytes(2, optimizer.bits, optimizer.block)) + 2 * optimizer.map_bytes
+        else:
+            total += 2 * number * itemsize
+    return total

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiler.optimizations.base import Optimization, Value
+from profiler.optimizations.base import Optimization, Parameter, ParameterKind, Value
 from profiler.optimizations.optimizers import AnyOptimizer, learning_rate, weight_decay
 from profiler.spec import Job
 
@@ -41,16 +41,26 @@ class Lion(AnyOptimizer):
         return num_parameters * itemsize
 
 
+_ROUNDS = Parameter(
+    name="rounds",
+    kind=ParameterKind.INTEGER,
+    default=5,
+    low=1,
+    high=99,
+    help="How often an update is made more orthogonal; costs compute, memory does not depend on it.",
+)
+
+
 class Muon(AnyOptimizer):
     """Muon for hidden matrices, AdamW for embeddings, the output layer and vectors."""
 
     name = "muon"
     label = "Muon"
-    parameters = (learning_rate(1e-4), weight_decay(0.1))
+    parameters = (learning_rate(1e-4), weight_decay(0.1), _ROUNDS)
     formula = "optimizer state = 1 number a parameter of a hidden matrix, 2 of embeddings, the output layer and vectors, in its dtype"
     source = "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; torch.optim.Muon, adjust_lr_fn=match_rms_adamw"
     explanation = (
-        "Keeps one momentum a hidden matrix and makes each update close to orthogonal by five rounds of matrix products in bfloat16: half "
+        "Keeps one momentum a hidden matrix and makes each update close to orthogonal by rounds of matrix products in bfloat16: half "
         "of Adam's state, for more compute and temporaries of a few copies of one matrix. Embeddings, the output layer and vectors are "
         "trained by AdamW, with two numbers a parameter, so small models with large vocabularies save less than half."
     )
@@ -71,7 +81,7 @@ class Muon(AnyOptimizer):
         setup.make_optimizer = partial(
             muon_and_adamw,
             is_hidden=lambda parameter: id(parameter) not in outer,
-            muon=shared | {"adjust_lr_fn": "match_rms_adamw"},
+            muon=shared | {"adjust_lr_fn": "match_rms_adamw", "ns_steps": int(options["rounds"])},
             adamw=shared | {"foreach": job.device != "cpu"},
         )
 

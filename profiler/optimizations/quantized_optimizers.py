@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from profiler.workloads import Setup
 
 _SCALE_BYTES = 4
+MIN_QUANTIZED_NUMBERS = 4096
+"""Parameters of fewer numbers keep states that are not quantized, in bitsandbytes and torchao alike."""
 
 
 def blockwise_state_bytes(num_copies: int, bits: int, block: int) -> float:
@@ -40,6 +42,8 @@ class TorchaoAdamW(QuantizedAdamW):
 
     class_name: ClassVar[str]
     """In torchao.optim."""
+    map_bytes: ClassVar[int]
+    """Of the table of what codes stand for, which every state has."""
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Make the optimizer; on a CPU its step runs as written, lest every user need a C++ compiler and wait for it."""
@@ -60,6 +64,7 @@ class AdamW8bit(TorchaoAdamW):
     label = "AdamW, 8-bit"
     aliases = ("adamw8bit", "8bit-adamw", "adam-8bit")
     class_name = "AdamW8bit"
+    map_bytes = 1024
     bits = 8
     block = 256
     formula = "optimizer state = 2 x (1 + 4/256) = 2.03 bytes a parameter, and two maps of 1 KiB a tensor; small tensors 2 numbers"
@@ -79,6 +84,7 @@ class AdamW4bit(TorchaoAdamW):
     label = "AdamW, 4-bit"
     aliases = ("adamw4bit", "4bit-adamw", "adam-4bit")
     class_name = "AdamW4bit"
+    map_bytes = 64
     bits = 4
     block = 128
     formula = "optimizer state = 2 x (1/2 + 4/128) = 1.06 bytes a parameter, and two maps of 64 bytes a tensor; small tensors 2 numbers"
@@ -97,6 +103,7 @@ class AdamWFp8(TorchaoAdamW):
     label = "AdamW, FP8"
     aliases = ("adamwfp8", "fp8-adamw")
     class_name = "AdamWFp8"
+    map_bytes = 0
     bits = 8
     block = 256
     formula = "optimizer state = 2 x (1 + 4/256) = 2.03 bytes a parameter; small tensors 2 numbers"

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from profiler.optimizations.quantized_optimizers import MIN_QUANTIZED_NUMBERS
+
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
-MIN_QUANTIZED_NUMBERS = 4096
-"""Parameters of fewer numbers keep states that are not quantized, in bitsandbytes and torchao alike."""
 PAGED_BLOCK = 256
 """Numbers that share a scale (bitsandbytes 0.50, optim/optimizer.py)."""
 MIN_PAGED_NUMBERS = 100_000
