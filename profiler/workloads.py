@@ -7,7 +7,7 @@ from the `Observer`; optimizations change what happens through the `Setup`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from random import Random
@@ -23,7 +23,7 @@ from profiler.models.build import build_model
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts, check_workload
 from profiler.models.inputs import make_tokens, next_inputs, prompt_inputs, training_batch
-from profiler.recording import Phase
+from profiler.recording import Phase, Role
 from profiler.spec import Job, WorkloadKind, ZeroGrad
 
 
@@ -73,6 +73,8 @@ class Setup:
     """Of a GPU's caching allocator, as PYTORCH_ALLOC_CONF says them; empty for torch's."""
     allow_tf32: bool = False
     """Whether float32 products on a GPU may run as tf32."""
+    tell: Callable[[Sequence[Tensor], Role], None] = lambda tensors, role: None
+    """Tells the engine, which sets this, what tensors are for that an optimization makes and torch's hooks cannot know."""
     notes: list[str] = field(default_factory=list)
     """What an optimization found when it was applied, such as that it changed no layer; engines keep them as facts."""
 

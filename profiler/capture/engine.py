@@ -49,6 +49,7 @@ def _record(job: Job, setup: workloads.Setup, path: Path, key: str | None, progr
     recorder = Recorder(
         path, title=job.title, find_steps=False, on_gpu=on_gpu, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps
     )
+    setup.tell = recorder.tell
     observer = _MeasuredJob(recorder, job, progress)
     recorder.start()
     try:

@@ -27,6 +27,7 @@ from profiler.optimizations import (
     lion_muon,
     loss,
     master_weights,
+    offload,
     optimizer_in_backward,
     optimizers,
     packing,
@@ -65,6 +66,7 @@ _ALL: tuple[Optimization, ...] = (
     *optimizer_in_backward.OPTIMIZATIONS,  # after the optimizers, which it makes one a parameter of
     *allocator_settings.OPTIMIZATIONS,
     *gpu_switches.OPTIMIZATIONS,
+    *offload.OPTIMIZATIONS,  # after all optimizers, whose step it moves, and all that changes the model
 )
 
 REGISTRY: Mapping[str, Optimization] = {item.name: item for item in _ALL}

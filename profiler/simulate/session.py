@@ -31,6 +31,7 @@ from profiler.simulate.fakes import LeanFakeTensorMode
 from profiler.simulate.flops import Cost
 from profiler.simulate.memory import GPU_DEVICE, HOST_DEVICE, DeviceMemory, HostMemory, Memory
 from profiler.simulate.notebook import SimulatedNotebook
+from profiler.simulate.pinned import pinned_kernels
 from profiler.simulate.refusals import refusal_of
 from profiler.simulate.surroundings import describe_simulation
 from profiler.simulate.tracker import Tracker
@@ -95,7 +96,7 @@ class Simulation(Session):
             autocast = CudaAutocast(gpu, GPU_DEVICE)
             self._modes += [answered_by(self._device.allocator), autocast, CudaFunctions(gpu, GPU_DEVICE, autocast)]
             self._modes.append(patch.object(torch, "compile", compiled))
-            kernels = kernels_for(gpu, self._device, self._pages)
+            kernels = pinned_kernels(self._pages) | kernels_for(gpu, self._device, self._pages)
         self._roofline = None if gpu is None else Roofline(gpu, assumptions)
         self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)
         self._modes.append(self._tracker)
