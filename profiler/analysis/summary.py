@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.analysis.blocks import Lane
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Category, Recording
@@ -16,8 +17,8 @@ _WEIGHTS = (Category.PARAMETER, Category.BUFFER)
 def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[str, Any]:
     """Return plain data about a recording: what it is, its peak, and what was there at the peak.
 
-    Keys: id, title, provenance, engine, created, complete, num_events, lane, lanes, peak_allocated_bytes, peak_at (step, phase, event,
-    time_us; null without events), peak_reserved_bytes (of all steps; null where no allocator's segments were recorded),
+    Keys: id, title, provenance, engine, created, complete, num_events, lane, lanes, peak_by_lane (bytes by name: a GPU's and the
+    host's are apart), peak_allocated_bytes, peak_at (step, phase, event, time_us; null without events), peak_reserved_bytes (of all steps; null where no allocator's segments were recorded),
     categories_at_peak (bytes by category name; they sum to the peak), steps (numbers of those recorded), warmup_steps, weights_bytes
     (parameters and buffers at the peak), states_bytes (allocated after the warm-up minus weights: what the optimizer keeps, and gradients
     where they outlive a step; null where nothing was trained), final_allocated_bytes, duration_us, overhead, not_included (what a
@@ -42,6 +43,7 @@ def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[st
         "num_events": timeline.num_events,
         "lane": timeline.lane.label,
         "lanes": [lane.label for lane in timeline.blocks.lanes()],
+        "peak_by_lane": {lane.label: _peak_bytes(recording, timeline, lane) for lane in timeline.blocks.lanes()},
         "peak_allocated_bytes": timeline.peak_bytes,
         "peak_at": _peak_at(timeline),
         "peak_reserved_bytes": peak_reserved_bytes(recording, timeline.lane),
@@ -59,6 +61,10 @@ def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[st
         "device": metadata.device,
         "host": metadata.host,
     }
+
+
+def _peak_bytes(recording: Recording, timeline: Timeline, lane: Lane) -> int:
+    return timeline.peak_bytes if lane == timeline.lane else Timeline.of(recording, timeline.blocks, lane).peak_bytes
 
 
 def _peak_at(timeline: Timeline) -> dict[str, Any] | None:
