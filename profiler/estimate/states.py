@@ -12,11 +12,11 @@ from profiler.errors import SpecError
 from profiler.estimate.activations import FLOAT32_BYTES, logits_bytes
 from profiler.estimate.blocks import block_of
 from profiler.estimate.kv_cache import dynamic_cache_bytes
-from profiler.estimate.lora import ATTENTION_PROJECTIONS, adapter_num_parameters
+from profiler.estimate.lora import ATTENTION_PROJECTIONS, ATTENTION_TARGETS, adapter_num_parameters
 from profiler.estimate.quantization import quantized_bytes
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts, Head
-from profiler.optimizations.adapters import ALL_LINEAR, FineTuning, lora_options
+from profiler.optimizations.adapters import QUERY_VALUE, FineTuning, lora_options
 from profiler.optimizations.optimizer_in_backward import updates_in_backward
 from profiler.optimizations.optimizers import AnyOptimizer
 from profiler.optimizations.precision import Precision
@@ -92,6 +92,10 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     )
 
 
+_TARGETS = {"attention": ATTENTION_PROJECTIONS, QUERY_VALUE: ATTENTION_TARGETS}
+"""By what LoRA's option says; otherwise all linear layers of a block."""
+
+
 def _fine_tuning(job: Job) -> FineTuning | None:
     """Return the way in which a job trains less than its whole model."""
     items = (REGISTRY[toggle.name] for toggle in validate(job).toggles)
@@ -101,7 +105,7 @@ def _fine_tuning(job: Job) -> FineTuning | None:
 def _adapter_bytes(facts: ConfigFacts, rank: int, targets: str) -> int:
     """Return the bytes of LoRA's adapters; 0, which keeps the bound a lower one, where the model's layers are not known."""
     try:
-        names = block_of(facts).linears if targets == ALL_LINEAR else ATTENTION_PROJECTIONS
+        names = _TARGETS.get(targets) or block_of(facts).linears
         return adapter_num_parameters(facts, rank, names) * FLOAT32_BYTES
     except SpecError:
         return 0

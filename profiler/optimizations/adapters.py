@@ -33,6 +33,10 @@ ATTENTION_LAYERS = (
 ALL_LINEAR = "all-linear"
 """Every linear layer but the output, in peft's word."""
 
+QUERY_VALUE = "query-value"
+"""Attention's projections of queries and values, which the paper adapts; where one layer makes keys too, that one."""
+_QUERY_VALUE_LAYERS = ("q_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "query", "value", "q_lin", "v_lin", "q", "v")
+
 RANK = Parameter(name="rank", kind=ParameterKind.INTEGER, default=16, low=1, high=4096, help="Columns of the two small matrices.")
 ALPHA = Parameter(
     name="alpha",
@@ -46,8 +50,8 @@ TARGETS = Parameter(
     name="targets",
     kind=ParameterKind.CHOICE,
     default="attention",
-    choices=("attention", ALL_LINEAR),
-    help="Which layers get an adapter: attention's projections, or every linear layer but the output.",
+    choices=("attention", QUERY_VALUE, ALL_LINEAR),
+    help="Which layers get an adapter: attention's projections, those of queries and values, or every linear layer but the output.",
 )
 
 
@@ -195,7 +199,8 @@ def _targets(model: nn.Module, options: Mapping[str, Value]) -> str | list[str]:
     if options["targets"] == ALL_LINEAR:
         return ALL_LINEAR
     found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    return [name for name in ATTENTION_LAYERS if name in found]
+    wanted = _QUERY_VALUE_LAYERS if options["targets"] == QUERY_VALUE else ATTENTION_LAYERS
+    return [name for name in wanted if name in found]
 
 
 def _is_transposed(model: nn.Module) -> bool:
@@ -215,19 +220,21 @@ def _keep_scores(model: nn.Module, optimizer: Optimizer) -> None:
     There they are found by who asks what a parameter's training holds. The allocator replaces them all the time, so what the state refers
     to is dropped before.
     """
-    tuner: Any = model.base_model
-    allocator, named, num_steps = tuner.rankallocator, dict(tuner.model.named_parameters()), 0
+    from peft import AdaLoraModel
+
+    tuner: Any = next(module for module in model.modules() if isinstance(module, AdaLoraModel))
+    allocator, num_steps = tuner.rankallocator, 0
 
     def scored(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         nonlocal num_steps
         num_steps += 1
-        trained = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
-        for parameter in trained.values():
+        named = dict(tuner.model.named_parameters())
+        for name in allocator.ipt:
             for key in _SCORES:
-                optimizer.state[parameter].pop(key, None)
+                optimizer.state[named[name]].pop(key, None)
         tuner.update_and_allocate(num_steps)
-        for name, parameter in trained.items():
-            optimizer.state[parameter] |= {key: getattr(allocator, key)[name] for key in _SCORES}
+        for name in allocator.ipt:
+            optimizer.state[named[name]] |= {key: getattr(allocator, key)[name] for key in _SCORES}
 
     optimizer.register_step_post_hook(scored)
 

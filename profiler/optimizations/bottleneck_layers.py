@@ -55,7 +55,7 @@ def add_bottlenecks(model: nn.Module, width: int) -> nn.Module:
     names = [name for name, module in model.named_modules() if f".{name}".endswith(_ENDS) and "weight" in module._parameters]
     if not names:
         raise SpecError(
-            f"{type(model).__name__} names its sublayers in no known way, so no adapters can be added. Switch them off, or use lora."
+            f"{type(model).__name__} names its sublayers in no known way: no adapters can be added. Use lora:targets=all-linear."
         )
     for name in names:
         layer = model.get_submodule(name)

@@ -63,9 +63,7 @@ def _frozen(model: nn.Module, num_trained: int, notes: list[str]) -> nn.Module:
     if num_trained >= len(layers):
         notes.append(f"0 layers frozen: the model has {len(layers)}, and all are trained. Only what comes before them is frozen.")
     if output.weight is model.get_input_embeddings().weight:  # type: ignore[operator]
-        notes.append(
-            "The output layer shares its weight with the embeddings, so backward runs through every layer and keeps its activations."
-        )
+        notes.append("The output layer shares its weight with the embeddings, so backward still runs through every layer.")
     return model
 
 

@@ -97,7 +97,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     ),
     "offload-activations": (
         case("offload-activations", "sgd", batch=4, seq=64),
-        case("offload-activations:min_bytes=0", "checkpointing", "amp", model="tiny-bert", known=(GENERATOR_STATES,)),
+        case("offload-activations:min_bytes=64", "checkpointing", model="tiny-bert", known=(GENERATOR_STATES,)),
     ),
     "offload-optimizer": (
         case("offload-optimizer:gradients=false", "micro-batches", "bfloat16"),
@@ -109,7 +109,21 @@ CASES: dict[str, tuple[Case, ...]] = {
         case("offload-parameters", "bfloat16", model="tiny-gpt2"),
     ),
     "packing": (case("packing:fill=0.4", "micro-batches", batch=8),),
-    "lora": (case("lora:rank=4,targets=all-linear", model="tiny-bert"),),
+    "lora": (case("lora:rank=4,targets=all-linear", model="tiny-bert"), case("lora:targets=query-value", "bfloat16", model="tiny-qwen")),
+    "adalora": (case("adalora:targets=all-linear", model="tiny-bert"), case("adalora", "bfloat16", model="tiny-gpt2")),
+    "ia3": (case("ia3", "bfloat16", model="tiny-gpt2"), case("ia3", model="tiny-bert")),
+    "qlora": (
+        case("qlora:double_quant=false", "bfloat16", model="tiny-gpt2"),
+        case("qlora:targets=all-linear", "float16", model="tiny-bert"),
+    ),
+    "freeze": (case("freeze:trainable_layers=0"), case("freeze:trainable_layers=2", "bfloat16", model="tiny-t5")),
+    "bottleneck-adapters": (
+        case("bottleneck-adapters", "bfloat16", model="tiny-bert"),
+        case("bottleneck-adapters:width=8", model="tiny-t5"),
+    ),
+    "tied-embeddings": (case("tied-embeddings", "grouped-query:kv_heads=4", kind="decode"), case("tied-embeddings", model="tiny-gpt2")),
+    "low-rank": (case("low-rank:rank=16", "bfloat16", model="tiny-gpt2"), case("low-rank", model="tiny-bert", kind="prefill")),
+    "distillation": (case("distillation:teacher=tiny-llama", "lora", model="tiny-gpt2"), case("distillation", model="tiny-lstm")),
     "master-weights": (
         case("master-weights:gradients=kept", model="tiny-gpt2"),
         case("master-weights", "keep-gradients", "adamw:implementation=foreach", "micro-batches"),
