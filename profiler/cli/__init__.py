@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from profiler import __version__
 from profiler.cli import (
     compare,
+    compress,
     diff,
     doctor,
     explain,
@@ -58,6 +59,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"headroom {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (models, toggles, profile, simulate, compare, record, show, import_file, replay, explain, diff, export, validate, doctor):
+    planning = (models, toggles, profile, simulate, compare, compress)
+    for module in (*planning, record, show, import_file, replay, explain, diff, export, validate, doctor):
         module.add(commands)
     return parser

@@ -67,7 +67,7 @@ class Technique:
     @property
     def missing(self) -> tuple[str, ...]:
         """The packages of `needs` that are not installed here."""
-        return tuple(name for name in self.needs if importlib.util.find_spec(_MODULES.get(name, name)) is None)
+        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
 
     @property
     def to_install(self) -> str | None:
@@ -87,6 +87,12 @@ class Technique:
                 raise unknown_name(f"option of {self.name}", name, known, listed)
         return {name: item.parse(options[name]) if name in options else item.default for name, item in known.items()}
 
+    def preload(self) -> None:
+        """Load its code and its packages, so that what they take is not mistaken for the model's memory."""
+        self.load()
+        for name in self.needs:
+            importlib.import_module(_LOADED.get(name, name))
+
     def load(self) -> Callable[..., None]:
         """Return the function that applies it; loads torch."""
         module, _, name = self.code.partition(":")
@@ -103,5 +109,5 @@ class Technique:
         self.load()(subject, **options)
 
 
-_MODULES = {"scikit-learn": "sklearn"}
-"""Packages that are imported under another name than they are installed under."""
+_LOADED = {"torchao": "torchao.quantization", "hqq": "hqq.core.quantize"}
+"""Packages of which a part is used, which their front does not load."""

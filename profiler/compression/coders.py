@@ -1,6 +1,6 @@
 """Symbols of a byte <-> fewer bytes, without loss. Every coder writes what its decoder needs, so a stream and its count are enough.
 
-numpy alone, and `constriction` or `zstandard` inside the coders that need them.
+Huffman's code is made and read with numpy; `constriction` does asymmetric numeral systems, and pyarrow, which is here anyway, zstd.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Symbols = NDArray[np.uint8]
 MAX_CODE_BITS = 32
+_MOST_FREQUENT = 2**16 - 1
 _CHUNK = 1 << 16
 """Symbols that are decoded at a time: bounds the memory that decoding takes."""
 
@@ -141,12 +143,12 @@ def _decode_chunk(data: bytes, lengths: NDArray[np.int64], count: int) -> Symbol
 
 
 def _encode_ans(symbols: Symbols) -> bytes:
-    """Number of symbols in the table - 1, the count of each as 4 bytes, then the coder's words."""
+    """Number of symbols in the table - 1, the frequency of each in 2 bytes, then the coder's words."""
     if not len(symbols):
         return b""
     import constriction
 
-    counts = np.bincount(symbols).astype("<u4")
+    counts = _frequencies(np.bincount(symbols))
     coder = constriction.stream.stack.AnsCoder()
     coder.encode_reverse(symbols.astype(np.int32), _model(counts))
     words: NDArray[np.uint32] = coder.get_compressed()
@@ -159,13 +161,19 @@ def _decode_ans(data: bytes, count: int) -> Symbols:
     import constriction
 
     num_symbols = data[0] + 1
-    counts = np.frombuffer(data, "<u4", num_symbols, 1)
-    words = np.frombuffer(data, "<u4", offset=1 + 4 * num_symbols).astype(np.uint32)
+    counts = np.frombuffer(data, "<u2", num_symbols, 1)
+    words = np.frombuffer(data, "<u4", offset=1 + counts.nbytes).astype(np.uint32)
     decoded: NDArray[np.int32] = constriction.stream.stack.AnsCoder(words).decode(_model(counts), count)
     return decoded.astype(np.uint8)
 
 
-def _model(counts: NDArray[np.uint32]) -> object:
+def _frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
+    """Return counts brought to 16 bits; what occurs has at least 1."""
+    scaled = np.rint(counts * (_MOST_FREQUENT / max(int(counts.max()), 1)))
+    return np.where(counts > 0, np.maximum(scaled, 1), 0).astype("<u2")
+
+
+def _model(counts: NDArray[np.uint16]) -> object:
     import constriction
 
     share = counts.astype(np.float64)
@@ -184,13 +192,13 @@ def _decode_raw(data: bytes, count: int) -> Symbols:
 
 def zstd(level: int) -> Coder:
     """Return zstd at an effort."""
-    import zstandard
+    codec = pa.Codec("zstd", compression_level=level)
 
     def encode(symbols: Symbols) -> bytes:
-        return zstandard.ZstdCompressor(level=level).compress(symbols.tobytes())
+        return bytes(codec.compress(symbols.tobytes(), asbytes=True))
 
     def decode(data: bytes, count: int) -> Symbols:
-        return np.frombuffer(zstandard.ZstdDecompressor().decompress(data, max_output_size=count), np.uint8)
+        return np.frombuffer(codec.decompress(data, decompressed_size=count, asbytes=True), np.uint8)
 
     return Coder(encode, decode)
 

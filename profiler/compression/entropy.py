@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -118,14 +118,19 @@ def read_weights(path: Path, coder: Coder) -> dict[str, Tensor]:
             if "same_as" in entry:
                 tensors[entry["name"]] = tensors[entry["same_as"]]
                 continue
-            dtype = getattr(torch, entry["dtype"])
-            book = torch.from_numpy(np.frombuffer(file.read(entry["num_values"] * dtype.itemsize), np.uint8).copy()).view(dtype)
+            book = _read_codebook(file, getattr(torch, entry["dtype"]), entry["num_values"])
             symbols = tuple(
                 (RAW if name == "raw" else coder).decode(file.read(size), count)
                 for name, size, count in zip(entry["coders"], entry["sizes"], entry["counts"], strict=True)
             )
-            tensors[entry["name"]] = Streams.of_header(entry, symbols, book if entry["num_values"] else None).tensor()
+            tensors[entry["name"]] = Streams.of_header(entry, symbols, book).tensor()
     return tensors
+
+
+def _read_codebook(file: IO[bytes], dtype: torch.dtype, num_values: int) -> Tensor | None:
+    if not num_values:
+        return None
+    return torch.from_numpy(np.frombuffer(file.read(num_values * dtype.itemsize), np.uint8).copy()).view(dtype)
 
 
 def _count(counted: dict[str, float], tensor: Tensor, streams: Streams, coded_bytes: int) -> None:

@@ -6,7 +6,7 @@ as short: a CSR tensor of torch holds column indices twice as long as it shows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -70,7 +70,7 @@ def inside(value: Any) -> Iterator[Tensor]:
         yield from inside(value.unpack() if hasattr(value, "unpack") else value.__getstate__())
 
 
-def unique_storages(tensors: Iterator[tuple[str, Tensor]]) -> list[Tensor]:
+def unique_storages(tensors: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
     """Return one tensor of each storage."""
     first: dict[int, Tensor] = {}
     for _, tensor in tensors:

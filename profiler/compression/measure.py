@@ -21,7 +21,9 @@ import torch
 from torch import nn
 
 from profiler.capture.surroundings import library_versions
+from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
+from profiler.compression.few_layers import FewLayers
 from profiler.compression.files import StateFile, as_bytes
 from profiler.compression.held import held_bytes, tensors_of
 from profiler.compression.histograms import weight_histogram
@@ -30,7 +32,7 @@ from profiler.compression.resident import ResidentPeak, resident_bytes
 from profiler.compression.result import Quality, Result, Size, StageFacts
 from profiler.compression.subject import Subject
 from profiler.compression.task import Task
-from profiler.units import MIB
+from profiler.units import MIB, format_bytes
 
 Tell = Callable[[str, float], None]
 """Called with a phase and how much of the whole is done, 0 to 1."""
@@ -39,8 +41,8 @@ MOST_KEPT_BYTES = 64 * MIB
 _FINAL = "final"
 _TIMED_ROUNDS = 7
 _BASELINE_SHARE, _STAGES_SHARE = 0.1, 0.7
-NOISE_BYTES = 16 * MIB
-"""A resident set grows by this much for reasons that have nothing to do with weights."""
+NOISE_BYTES = 4 * MIB
+"""A resident set may differ by this much for reasons that have nothing to do with weights."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share
     torch.manual_seed(experiment.seed)
     with tempfile.TemporaryDirectory(prefix="headroom-") as name:
         folder = Path(name)
+        tell("loading", 0.0)
+        _warm_up(experiment, task, folder)
         start = resident_bytes()
-        tell("baseline", 0.0)
         subject = Subject(task=task, model=task.build(), seed=experiment.seed, folder=folder)
         baseline = _baseline(subject, start)
         stages = tuple(_applied(subject, experiment, index, start, tell) for index in range(len(experiment.stages)))
@@ -77,6 +80,21 @@ def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share
         if keep is not None and result.size.file_bytes <= MOST_KEPT_BYTES:
             shutil.copyfile(folder / _FINAL, keep)
         return result
+
+
+def _warm_up(experiment: Experiment, task: Task, folder: Path) -> None:
+    """Load every library, go through the baseline once, and apply to a few layers what brings kernels of its own.
+
+    What all that leaves in the process is there before the first measurement, and so is not mistaken for the model's memory.
+    """
+    for stage, technique in zip(experiment.stages, experiment.techniques, strict=True):
+        technique.preload()
+        if technique.kind in (Kind.QUANTIZATION, Kind.SPARSE_STORAGE):
+            trial = Subject(task=FewLayers(), model=FewLayers().build())
+            technique.apply(trial, technique.read_options(dict(stage.options)))
+            _forward_once(trial)
+    untouched = Subject(task=task, model=task.build(), folder=folder)
+    _baseline(untouched, 0)
 
 
 def _baseline(subject: Subject, start: int) -> _Baseline:
@@ -163,11 +181,11 @@ def _size_notes(size: Size, baseline: Size) -> list[str]:
     """Say where one of the three ways to count is blind."""
     notes = []
     if baseline.held_bytes < NOISE_BYTES:
-        notes.append("The model is small beside what a process needs anyway: differences of its resident set are noise.")
-    elif size.held_bytes > 1.2 * max(size.resident_bytes, 1):
+        notes.append(f"Resident sets are exact to some {format_bytes(NOISE_BYTES)}, more than this model has: trust the held bytes.")
+    elif size.held_bytes > size.resident_bytes + NOISE_BYTES:
         notes.append("The process grew by less than the model seems to hold: weights are packed where Python does not see them.")
-    elif size.resident_bytes > 1.5 * size.held_bytes and size.held_bytes < 0.9 * baseline.held_bytes:
-        notes.append("The process grew by much more than the model holds: a second copy, or freed memory that the system did not get back.")
+    if size.resident_bytes > 1.5 * size.held_bytes + NOISE_BYTES:
+        notes.append("The process grew by much more than the model holds: a library keeps a copy of its own, or memory to work in.")
     if size.held_bytes >= baseline.held_bytes and size.file_bytes < 0.99 * baseline.file_bytes:
         notes.append("Saves on disk and in transfer only: in memory the model is as large as before.")
     return notes

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import prune
 
-from profiler.compression.held import held_bytes
+from profiler.compression.held import held_bytes, unique_storages
 from profiler.compression.layers import Matrix, matrices
 from profiler.compression.subject import Subject
 
@@ -43,7 +43,12 @@ def two_of_four(weight: Tensor) -> Tensor:
 
 
 def _finish(subject: Subject, found: list[Matrix]) -> None:
-    """Count what is held while masks are there, make the zeros permanent, and remember where they are."""
+    """Count what is held while masks are there, make the zeros permanent, and remember where they are.
+
+    Held are the original and the mask, which the module registers, and their product, which it keeps as a plain attribute.
+    """
+    registered = unique_storages((*subject.model.named_parameters(), *subject.model.named_buffers()))
+    subject.extra["pruning_parameters_and_masks_bytes"] = float(sum(part.untyped_storage().nbytes() for part in registered))
     subject.extra["pruning_held_bytes"] = float(held_bytes(subject.model))
     for matrix in found:
         prune.remove(matrix.module, matrix.attribute)  # type: ignore[no-untyped-call]

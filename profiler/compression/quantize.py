@@ -60,7 +60,8 @@ def intx_weight_only(subject: Subject, bits: str, group: str) -> None:
     from torchao.quantization import IntxWeightOnlyConfig
     from torchao.quantization.granularity import PerGroup
 
-    _torchao(subject, IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{bits}"), granularity=PerGroup(int(group))))
+    config = IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{bits}"), granularity=PerGroup(int(group)))
+    _torchao(subject, config, group=int(group))
 
 
 def packed(subject: Subject, bits: str, group: str) -> None:
@@ -138,15 +139,16 @@ class _Logits(nn.Module):
         return self._task.logits(self.model, inputs)
 
 
-def _torchao(subject: Subject, config: Any) -> None:
+def _torchao(subject: Subject, config: Any, group: int = 1) -> None:
     with _quietly():
         from torchao.quantization import quantize_
 
     untie(subject)
-    num_layers = len(_linears(subject.model))
+    fitting = [layer for layer in _linears(subject.model).values() if layer.in_features % group == 0]
+    chosen = set(map(id, fitting))
     with _quietly():
-        quantize_(subject.model, config)
-    subject.note_changed(num_layers, _WHAT)
+        quantize_(subject.model, config, filter_fn=lambda module, name: id(module) in chosen)
+    subject.note_changed(len(fitting), _WHAT)
 
 
 def _torch_ao(subject: Subject, dtype: torch.dtype) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.errors import HeadroomError
 
@@ -54,11 +55,7 @@ def _measured(folder: Path, load: Callable[[str], Task] | None) -> dict[str, Any
     experiment = Experiment.from_json(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
     from profiler.compression.measure import measure
 
-    if load is None:
-        from profiler.compression import lab
-
-        load = lab.load
-    return measure(experiment, load(experiment.model), _Teller(folder), keep=folder / "weights").to_json()
+    return measure(experiment, (load or lab.load)(experiment.model), _Teller(folder), keep=folder / "weights").to_json()
 
 
 class _Teller:

@@ -25,7 +25,9 @@ class TinyTask:
     unit = "byte"
     head = "lm_head"
 
-    def __init__(self, hidden: int = 64, inner: int = 192, num_layers: int = 2, seq: int = 32, batch: int = 4, *, tied: bool = False) -> None:
+    def __init__(
+        self, hidden: int = 64, inner: int = 192, num_layers: int = 2, seq: int = 32, batch: int = 4, *, tied: bool = False
+    ) -> None:
         self.shape = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": num_layers}
         self.seq, self.batch, self.tied = seq, batch, tied
 
@@ -57,7 +59,12 @@ class TinyTask:
 
         torch.manual_seed(seed)
         config = LlamaConfig(
-            vocab_size=256, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=self.tied, **shape
+            vocab_size=256,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            tie_word_embeddings=self.tied,
+            **shape,
         )
         return LlamaForCausalLM(config).eval().float()
 
@@ -70,6 +77,10 @@ class RecurrentTask(TinyTask):
     def build(self) -> nn.Module:
         torch.manual_seed(1)
         return Recurrent(32, 48).eval()
+
+    def smaller(self, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return Recurrent(8, 16).eval()
 
     def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         logits: Tensor = model(inputs)

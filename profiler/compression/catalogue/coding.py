@@ -63,7 +63,6 @@ ZSTD = Technique(
     source="https://facebook.github.io/zstd/",
     code="entropy:write_zstd",
     parameters=(Parameter(name="level", kind=ParameterKind.INTEGER, default=9, low=1, high=19, help="effort"),),
-    needs=("zstandard",),
 )
 
 TECHNIQUES: tuple[Technique, ...] = (FIXED, HUFFMAN, ANS, ZSTD)

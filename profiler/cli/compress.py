@@ -1,0 +1,103 @@
+"""``compress``: what pruning, quantization, sparsity and coding give on a model of the lab, measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from profiler.cli.command import DONE, Commands, add_command, print_json, require
+from profiler.compression import lab
+from profiler.compression.experiment import Experiment
+from profiler.compression.registry import PIPELINES, TECHNIQUES
+from profiler.compression.result import Result
+from profiler.jobs.experiments import ExperimentStatus, measure_in_worker
+from profiler.units import exact_bytes, format_bytes, format_duration_us
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = add_command(commands, "compress", _run, "measure what a technique makes of a model's bytes, time and quality")
+    parser.add_argument("--list", action="store_true", help="list models, techniques and pipelines; measure nothing")
+    parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
+    parser.add_argument(
+        "--technique", action="append", default=[], metavar="NAME[:key=value,...]", help="repeat it for several, in their order"
+    )
+    parser.add_argument("--amount", metavar="X", help="for the first technique that takes one, such as the share to prune or the bits")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fresh", action="store_true", help="measure even if the store holds an equal experiment")
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.list:
+        _print_list(options.json)
+        return DONE
+    experiment = Experiment.of(options.model, tuple(options.technique), options.amount, options.seed)
+    for library in ("torch", "transformers"):
+        require(library, "compress")
+    result = measure_in_worker(experiment, fresh=options.fresh, progress=_tell)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    if options.json:
+        print_json(result.facts() | {"stages": result.to_json()["stages"], "versions": result.versions})
+    else:
+        _print(result)
+    return DONE
+
+
+def _tell(status: ExperimentStatus) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{status.state} · {status.share:.0%} · {status.phase}", end="", file=sys.stderr, flush=True)
+
+
+def _print(result: Result) -> None:
+    quality, before = result.quality, result.baseline_quality
+    print(f"{result.experiment.title}  [measured]")
+    for name, text in (("held_bytes", "held in memory"), ("resident_bytes", "resident set"), ("file_bytes", "file")):
+        after, was = getattr(result.size, name), getattr(result.baseline_size, name)
+        print(f"  {text:<16} {format_bytes(after):>10}  {result.ratio(name):>6.3f} of {format_bytes(was)}  ({exact_bytes(after)})")
+    print(f"  {'conversion peak':<16} {format_bytes(result.conversion_peak_bytes):>10}")
+    times = [format_duration_us(seconds * 1e6) for seconds in (result.seconds, result.baseline_seconds)]
+    print(f"  {'forward pass':<16} {times[0]:>10}  {result.seconds / result.baseline_seconds:>6.2f} of {times[1]}, one thread")
+    print(f"  {'loss':<16} {quality.loss:>10.4f}  {quality.loss - before.loss:>+.4f} nats per {result.unit}")
+    print(f"  {'perplexity':<16} {quality.perplexity:>10.3f}  was {before.perplexity:.3f}")
+    print(f"  {'agreement':<16} {result.agreement:>10.1%}  with the untouched model's choice")
+    for stage in result.stages:
+        sizes = f"held {format_bytes(stage.held_bytes)}, file {format_bytes(stage.file_bytes)}"
+        control = f", control {stage.extra['control_loss']:.4f}" if "control_loss" in stage.extra else ""
+        print(f"  after {stage.stage}: {sizes}, loss {stage.loss:.4f}{control}")
+    for note in result.notes:
+        print(f"Note: {note}")
+
+
+def _print_list(as_json: bool) -> None:
+    if as_json:
+        print_json({"models": _models(), "techniques": _techniques(), "pipelines": _pipelines()})
+        return
+    for title, rows in (("Models", _models()), ("Techniques", _techniques()), ("Pipelines", _pipelines())):
+        print(title)
+        for row in rows:
+            print(f"  {row['name']:<20} {row['label']}{'  ' + row['to_install'] if row.get('to_install') else ''}")
+
+
+def _models() -> list[dict[str, Any]]:
+    return [
+        {"name": item.name, "label": item.label, "explanation": item.explanation, "needs": list(item.needs)} for item in lab.MODELS.values()
+    ]
+
+
+def _techniques() -> list[dict[str, Any]]:
+    texts = ("name", "label", "promise", "explanation", "formula", "source", "amount", "to_install")
+    return [
+        {name: getattr(item, name) for name in texts}
+        | {"kind": item.kind.value, "saves": item.saves.value, "needs": list(item.needs)}
+        | {"parameters": [parameter.to_json() for parameter in item.parameters]}
+        for item in TECHNIQUES.values()
+    ]
+
+
+def _pipelines() -> list[dict[str, Any]]:
+    return [
+        {"name": item.name, "label": item.label, "stages": list(item.stages), "explanation": item.explanation}
+        for item in PIPELINES.values()
+    ]

@@ -1,0 +1,196 @@
+"""A target -> the experiments worth trying, ranked by what is known, and of those measured the best that meets it. Loads no torch.
+
+The guided run: state the target, see the candidates, measure them in their order, adjust, end with what was tried and the best of it.
+What is expected comes from the results at hand, of this model first, then of others; before any result, from the formulas of the techniques
+for a model with a share of its numbers in matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from profiler.compression.experiment import Experiment
+from profiler.compression.result import Result
+from profiler.errors import SpecError
+
+STEPS = (
+    "State the target: bytes in memory or on disk, time, and the loss that may be given up.",
+    "See the candidates, ranked by what is known of them.",
+    "Apply the first and measure it.",
+    "Adjust: more of it, less of it, another, or two together.",
+    "Keep the best that meets the target.",
+)
+"""What practitioners are told to do, in order."""
+
+
+class Goal(StrEnum):
+    """What is to be small."""
+
+    MEMORY = "held_bytes"
+    DISK = "file_bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a compressed model must be.
+
+    Raises:
+        SpecError: a number is not possible.
+    """
+
+    goal: Goal
+    ratio: float
+    """At most so much of the baseline's bytes."""
+    loss_gain: float = 0.05
+    """At most so many nats more."""
+    time_ratio: float | None = None
+    """At most so much of the baseline's time; None: any."""
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (("ratio", self.ratio, 0.001, 1.0), ("loss_gain", self.loss_gain, 0.0, 100.0)):
+            if not low <= value <= high:
+                raise SpecError(f"{name}={value} is not possible. Use a number from {low:g} to {high:g}.")
+        if self.time_ratio is not None and not 0 < self.time_ratio <= 100:
+            raise SpecError(f"time_ratio={self.time_ratio} is not possible. Use a number above 0 and at most 100, or none.")
+
+    def met_by(self, result: Result) -> bool:
+        """Return whether a result meets it."""
+        return not self.missed_by(result)
+
+    def missed_by(self, result: Result) -> list[str]:
+        """Return what of it a result misses, a phrase each."""
+        ratio, gain = result.ratio(self.goal.value), loss_gain(result)
+        time = result.seconds / result.baseline_seconds
+        return [
+            *([f"bytes {ratio:.3f}, above {self.ratio:.3f}"] if ratio > self.ratio else []),
+            *([f"loss {gain:+.4f}, above {self.loss_gain:+.4f}"] if gain > self.loss_gain else []),
+            *([f"time {time:.2f}, above {self.time_ratio:.2f}"] if self.time_ratio is not None and time > self.time_ratio else []),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What a candidate does to a model whose numbers are in matrices, by formulas and published trials."""
+
+    stages: tuple[str, ...]
+    memory: float
+    """Held bytes of the matrices, as a share of float32."""
+    disk: float
+    loss_gain: float
+    """Nats, on a small language model: a larger one may lose more."""
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An experiment worth trying."""
+
+    experiment: Experiment
+    ratio: float
+    """Of the target's bytes that are expected."""
+    loss_gain: float
+    time_ratio: float
+    measured: bool
+    """The expectation is a result of this very experiment."""
+    meets: bool
+    reason: str
+    """One sentence."""
+
+
+MATRIX_SHARE = 0.93
+"""Of a model's numbers that are in matrices which techniques change, where nothing is known of it."""
+
+_KNOWN: tuple[Expectation, ...] = (
+    Expectation(stages=("bfloat16",), memory=0.5, disk=0.5, loss_gain=0.0005, time=0.6),
+    Expectation(stages=("int8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.05),
+    Expectation(stages=("int8-dynamic",), memory=0.26, disk=0.27, loss_gain=0.002, time=1.0),
+    Expectation(stages=("float8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.1),
+    Expectation(stages=("packed-int:bits=4",), memory=0.156, disk=0.2, loss_gain=0.007, time=1.1),
+    Expectation(stages=("packed-int:bits=2,group=32",), memory=0.125, disk=0.17, loss_gain=0.14, time=1.1),
+    Expectation(stages=("dynamic-int8",), memory=0.26, disk=0.27, loss_gain=0.01, time=0.5),
+    Expectation(stages=("prune-structured:amount=0.25", "fine-tune"), memory=0.83, disk=0.83, loss_gain=0.03, time=0.88),
+    Expectation(
+        stages=("prune-structured:amount=0.25", "fine-tune", "int8-weight-only"), memory=0.22, disk=0.23, loss_gain=0.03, time=0.95
+    ),
+    Expectation(stages=("low-rank:rank=48", "fine-tune"), memory=0.58, disk=0.58, loss_gain=0.05, time=0.73),
+    Expectation(stages=("layer-drop", "fine-tune"), memory=0.77, disk=0.77, loss_gain=0.1, time=0.72),
+    Expectation(stages=("prune-global:amount=0.5", "fine-tune", "store-bitmask"), memory=0.53, disk=0.53, loss_gain=0.01, time=1.6),
+    Expectation(stages=("prune-global:amount=0.7", "fine-tune", "store-bitmask"), memory=0.33, disk=0.33, loss_gain=0.09, time=1.6),
+    Expectation(stages=("ans",), memory=1.0, disk=0.835, loss_gain=0.0, time=1.0),
+    Expectation(stages=("bfloat16", "ans"), memory=0.5, disk=0.34, loss_gain=0.0005, time=0.6),
+    Expectation(stages=("int8-weight-only", "ans"), memory=0.26, disk=0.22, loss_gain=0.001, time=1.05),
+    Expectation(stages=("k-means:bits=5", "ans"), memory=1.0, disk=0.126, loss_gain=0.001, time=1.0),
+    Expectation(stages=("k-means:bits=4", "ans"), memory=1.0, disk=0.1, loss_gain=0.01, time=1.0),
+    Expectation(stages=("k-means:bits=3", "ans"), memory=1.0, disk=0.083, loss_gain=0.026, time=1.0),
+    Expectation(stages=("prune-global:amount=0.7", "fine-tune", "k-means:bits=5", "ans"), memory=1.0, disk=0.067, loss_gain=0.09, time=1.0),
+)
+
+
+def candidates(model: str, target: Target, results: Iterable[Result] = ()) -> list[Candidate]:
+    """Return the experiments worth trying on a model: those that meet the target first, then by the loss they cost.
+
+    Args:
+        model: a name of the lab's models.
+        target: what it must be.
+        results: what was measured before; of this model they replace what is expected, and what was tried beyond the list joins it.
+    """
+    measured = {result.experiment.stages: result for result in results if result.experiment.model == model and result.experiment.stages}
+    known = {Experiment(model=model, stages=Experiment.of(model, item.stages).stages): item for item in _KNOWN}
+    rows = [_expected(experiment, item, target) for experiment, item in known.items() if experiment.stages not in measured]
+    rows += [_found(result, target) for result in measured.values()]
+    return sorted(rows, key=lambda row: (not row.meets, row.loss_gain if row.meets else row.ratio, row.ratio))
+
+
+def best(target: Target, results: Sequence[Result]) -> Result | None:
+    """Return the result that meets the target with the smallest loss, the fewest bytes among equals; None where none does."""
+    meeting = [result for result in results if target.met_by(result)]
+    return min(meeting, key=lambda result: (round(result.quality.loss, 4), result.ratio(target.goal.value)), default=None)
+
+
+def pareto(results: Sequence[Result], goal: Goal) -> list[Result]:
+    """Return the results that no other beats in both bytes and loss, from few bytes to many."""
+    front: list[Result] = []
+    for result in sorted(results, key=lambda result: (result.ratio(goal.value), result.quality.loss)):
+        if not front or result.quality.loss < front[-1].quality.loss:
+            front.append(result)
+    return front
+
+
+def loss_gain(result: Result) -> float:
+    """Return how many nats of loss a result has more than its baseline."""
+    return result.quality.loss - result.baseline_quality.loss
+
+
+def _expected(experiment: Experiment, item: Expectation, target: Target) -> Candidate:
+    share = item.memory if target.goal is Goal.MEMORY else item.disk
+    ratio = 1 - MATRIX_SHARE * (1 - share) if share != 0.5 else 0.5
+    slow = target.time_ratio is not None and item.time > target.time_ratio
+    meets = ratio <= target.ratio and item.loss_gain <= target.loss_gain and not slow
+    where = "in memory" if target.goal is Goal.MEMORY else "on disk"
+    return Candidate(
+        experiment=experiment,
+        ratio=ratio,
+        loss_gain=item.loss_gain,
+        time_ratio=item.time,
+        measured=False,
+        meets=meets,
+        reason=f"Expected {where}: about {ratio:.2f} of the bytes, loss about {item.loss_gain:+.3f}; a larger model may lose more.",
+    )
+
+
+def _found(result: Result, target: Target) -> Candidate:
+    missed = target.missed_by(result)
+    ratio = result.ratio(target.goal.value)
+    return Candidate(
+        experiment=result.experiment,
+        ratio=ratio,
+        loss_gain=loss_gain(result),
+        time_ratio=result.seconds / result.baseline_seconds,
+        measured=True,
+        meets=not missed,
+        reason=f"Measured: misses the target ({'; '.join(missed)})."
+        if missed
+        else f"Measured: {ratio:.3f} of the bytes, meets the target.",
+    )
