@@ -154,7 +154,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         case("quantized-cache:residual=3,group=32", "int4", batch=3, seq=33, new_tokens=4),
     ),
 }
-"""Beside every optimization's default options on tiny-llama."""
+"""Beside every optimization's default options on tiny-llama; slow tests, which CI runs, and you with ``-m slow``."""
 
 _GPU_ONLY = "tests/optimizations/test_gpu_only_toggles.py"
 ORACLES: dict[str, str] = {
