@@ -11,8 +11,8 @@ from profiler.capture.gpu import allocating_with
 from profiler.capture.recorder import Recorder
 from profiler.capture.repeat import FACT, repeat_job
 from profiler.errors import CaptureUnavailable
-from profiler.optimizations.registry import setup_for, validate
-from profiler.recording import Metadata
+from profiler.optimizations.registry import lacks_engine, setup_for, validate
+from profiler.recording import Metadata, Provenance
 from profiler.spec import Job
 from profiler.tracing.observer import JobObserver, ProgressCallback
 
@@ -35,6 +35,9 @@ def capture_job(job: Job, path: Path, *, key: str | None = None, progress: Progr
         StorageError: the recording cannot be written.
     """
     job = validate(job)
+    reason = lacks_engine(job, Provenance.MEASURED)
+    if reason is not None:
+        raise CaptureUnavailable(reason)
     check_device(job.device)
     torch.set_num_threads(1)  # of two shared cores the second can make a step ten times slower, and no number repeatable
     setup = setup_for(job)

@@ -20,7 +20,7 @@ class WeightFormat:
     """With the scales and zero points of its block."""
     source: str
     row_bytes: int = 0
-    """On top for each output of a layer: the scale of formats that have one a row."""
+    """On top for each output of a layer: the scale of formats that have one a row, and a zero point."""
     multiple_of: int = 1
     """Inputs of a layer are padded up to a multiple of this."""
 
@@ -39,7 +39,7 @@ FORMATS: Mapping[str, WeightFormat] = {
     "bfloat16": WeightFormat(bits_per_weight=16, source="IEEE 754's float32 cut to 16 bits"),
     "float16": WeightFormat(bits_per_weight=16, source="IEEE 754"),
     "float8": WeightFormat(bits_per_weight=8, row_bytes=4, source=_TORCHAO),
-    "int8": WeightFormat(bits_per_weight=8, row_bytes=4, source=_TORCHAO),
+    "int8": WeightFormat(bits_per_weight=8, row_bytes=5, source=_TORCHAO),
     "fp6": WeightFormat(bits_per_weight=6, row_bytes=2, source="Xia et al. 2024, https://arxiv.org/abs/2401.14112"),
     "int4, groups of 64": WeightFormat(bits_per_weight=grouped_bits(4, 64, 32), multiple_of=1024, source=_TORCHAO),
     "int4, groups of 128": WeightFormat(bits_per_weight=grouped_bits(4, 128, 32), multiple_of=1024, source=_TORCHAO),

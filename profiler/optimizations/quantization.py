@@ -1,4 +1,4 @@
-"""Quantization for inference: in how few bits the weights of the linear layers are kept, and in which their products are computed."""
+"""Quantization for inference: in how few bits the weights of the linear layers are kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from profiler.models.catalogue import facts_of
+from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
 from profiler.spec import Job, WorkloadKind
 
@@ -26,7 +28,8 @@ QUANTIZATION = Family(
 _TORCHAO = "torchao 0.18 quantize_"
 
 
-def _output_parameter(default: bool) -> Parameter:
+def output_parameter(default: bool) -> Parameter:
+    """Return the option of whether the output layer is quantized."""
     return Parameter(
         name="output",
         kind=ParameterKind.BOOLEAN,
@@ -39,7 +42,7 @@ class Quantization(Optimization):
     """Linear layers with weights in fewer bits."""
 
     family = QUANTIZATION
-    parameters: ClassVar[tuple[Parameter, ...]] = (_output_parameter(default=True),)
+    parameters: ClassVar[tuple[Parameter, ...]] = (output_parameter(default=True),)
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Quantize the linear layers one after another as they are brought to the device, which so never holds the whole model."""
@@ -51,15 +54,16 @@ class Quantization(Optimization):
         from torchao import quantization  # noqa: F401
 
     @abstractmethod
-    def quantize(self, model: nn.Module, names: list[str], device: torch.device, options: Mapping[str, Value], job: Job) -> None:
-        """Put these of a model's linear layers on the device, quantized."""
+    def quantize(self, model: nn.Module, names: list[str], device: torch.device, options: Mapping[str, Value], job: Job) -> str | None:
+        """Put these of a model's linear layers on the device, quantized; return what there is to know about it, if anything."""
 
     def _load(self, setup: Setup, options: Mapping[str, Value], job: Job, model: nn.Module, device: torch.device) -> nn.Module:
         names = linear_names(model, with_output=bool(options["output"]))
+        note: str | None = f"0 layers changed: {self.name} quantizes linear layers, and {job.model.name} has none that it may."
         if names:
-            self.quantize(model, names, device, options, job)
-        else:
-            setup.notes.append(f"0 layers changed: {self.name} quantizes linear layers, and {job.model.name} has none that it may.")
+            note = self.quantize(model, names, device, options, job)
+        if note is not None:
+            setup.notes.append(note)
         return model.to(device)
 
 
@@ -70,13 +74,14 @@ class TorchaoQuantization(Quantization):
     """In torchao.quantization."""
     source = f"{_TORCHAO}: https://github.com/pytorch/ao/tree/main/torchao/quantization"
 
-    def quantize(self, model: nn.Module, names: list[str], device: torch.device, options: Mapping[str, Value], job: Job) -> None:
+    def quantize(self, model: nn.Module, names: list[str], device: torch.device, options: Mapping[str, Value], job: Job) -> str | None:
         """Replace the weights by tensors that hold less."""
         from torchao import quantization
 
         config: Any = getattr(quantization, self.config_name)(set_inductor_config=False)  # which is for torch.compile
         chosen = frozenset(names)
         quantization.quantize_(model, config, filter_fn=lambda _, name: name in chosen, device=device)
+        return None
 
 
 class Int8(TorchaoQuantization):
@@ -109,21 +114,6 @@ class Float8(TorchaoQuantization):
     )
 
 
-class Int8Dynamic(TorchaoQuantization):
-    """8-bit integers, weights and activations."""
-
-    name = "int8-dynamic"
-    label = "int8 weights and activations, dynamic"
-    aliases = ("int8dq", "w8a8")
-    config_name = "Int8DynamicActivationInt8WeightConfig"
-    formula = "1 byte a weight and 5 an output; products as int32 and float32, 4 bytes a number of the output each"
-    explanation = (
-        "Weights as with int8; in addition every token's activations are rounded to 8 bits when a layer gets them, and integers are "
-        "multiplied. Weights take half of bfloat16. Products come out in 32 bits and are scaled in float32, which makes the temporaries of "
-        "wide layers larger than without. A GPU's kernel wants more than 16 tokens: below, torchao multiplies in float32."
-    )
-
-
 class Int4(Quantization):
     """4-bit integers in groups."""
 
@@ -138,7 +128,7 @@ class Int4(Quantization):
             choices=("32", "64", "128", "256"),
             help="Weights that share a scale and a zero point. Smaller groups are more exact and take more.",
         ),
-        _output_parameter(default=True),
+        output_parameter(default=True),
     )
     formula = "half a byte a weight; for each group a scale and a zero point in the precision of the product: 4.5 bits with groups of 64"
     source = f"{_TORCHAO}, Int4WeightOnlyConfig(tile_packed_to_4d); aten::_weight_int4pack_mm, by the same name on GPUs and _for_cpu"
@@ -152,13 +142,51 @@ class Int4(Quantization):
         """Import the layer."""
         from profiler.optimizations import int4  # noqa: F401
 
-    def quantize(self, model: nn.Module, names: list[str], device: torch.device, options: Mapping[str, Value], job: Job) -> None:
+    def quantize(self, model: nn.Module, names: list[str], device: torch.device, options: Mapping[str, Value], job: Job) -> str | None:
         """Replace the layers."""
         from profiler.optimizations.int4 import Int4Linear
 
         for name in names:
             linear: Any = model.get_submodule(name).to(device)
             model.set_submodule(name, Int4Linear(linear, int(options["group"]), for_cpu=job.device == "cpu"))
+        return None
+
+
+class Nf4(Optimization):
+    """4-bit NormalFloat, as bitsandbytes stores it."""
+
+    name = "nf4"
+    family = QUANTIZATION
+    label = "NF4 weights"
+    aliases = ("bnb-4bit", "load-in-4bit")
+    parameters = (
+        Parameter(
+            name="double",
+            kind=ParameterKind.BOOLEAN,
+            default=False,
+            help="Quantize the scales, too: 0.516 instead of 0.563 bytes a weight (bnb_4bit_use_double_quant).",
+        ),
+    )
+    formula = "0.5625 bytes a weight (0.5159 with quantized scales) in all linear layers but the output; one layer unpacked for a moment"
+    source = "bitsandbytes 0.50 as transformers 5 loads it; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314"
+    explanation = (
+        "Keeps two weights in a byte, as one of 16 levels that suit normally distributed weights, with a scale for 64 of them. A bit more "
+        "than a quarter of bfloat16, with less loss than integers of 4 bits. A product of more than four tokens first unpacks its whole "
+        "weight, so one layer exists twice for a moment. The output layer and the embedding stay as they are: small models with large "
+        "vocabularies gain little."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Load the model as transformers does with BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")."""
+        from profiler.optimizations.nf4_loading import load_in_4_bits
+
+        setup.load = partial(load_in_4_bits, double_quant=bool(options["double"]))
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse recurrent models, which transformers does not load."""
+        if facts_of(job.model).head is Head.RECURRENT:
+            return f"nf4 is loaded by transformers, and {job.model.name} is none of its models. Switch it off."
+        return super().refusal(job)
 
 
 def linear_names(model: nn.Module, *, with_output: bool) -> list[str]:
@@ -182,4 +210,4 @@ def linear_names(model: nn.Module, *, with_output: bool) -> list[str]:
     ]
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (Int8(), Float8(), Int8Dynamic(), Int4())
+OPTIMIZATIONS: tuple[Optimization, ...] = (Int8(), Float8(), Int4(), Nf4())

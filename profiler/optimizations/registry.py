@@ -13,6 +13,7 @@ from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import entry, facts_of
 from profiler.models.config import check_workload
 from profiler.optimizations import (
+    activation_quantization,
     activations,
     adapters,
     allocator_settings,
@@ -37,6 +38,7 @@ from profiler.optimizations import (
     quantized_optimizers,
 )
 from profiler.optimizations.base import Family, Optimization, Value
+from profiler.recording import Provenance
 from profiler.spec import Job, Toggle
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ _ALL: tuple[Optimization, ...] = (
     *packing.OPTIMIZATIONS,
     *batching.OPTIMIZATIONS,
     *quantization.OPTIMIZATIONS,
+    *activation_quantization.OPTIMIZATIONS,
     *kv_cache.OPTIMIZATIONS,
     *optimizers.OPTIMIZATIONS,
     *lion_muon.OPTIMIZATIONS,
@@ -141,6 +144,15 @@ def setup_for(job: Job) -> Setup:
         if item.name in toggles:
             item.apply(setup, item.read_options(dict(toggles[item.name].options)), job)
     return setup
+
+
+def lacks_engine(job: Job, engine: Provenance) -> str | None:
+    """Return why an engine cannot run a validated job, as a sentence that names the way out; None where it can."""
+    for toggle in job.toggles:
+        if engine not in REGISTRY[toggle.name].engines:
+            only = " or ".join(sorted(REGISTRY[toggle.name].engines))
+            return f"{toggle.name} can only be {only}, and this run would be {engine}. Have it {only}, or switch {toggle.name} off."
+    return None
 
 
 def chosen(job: Job, kind: type[_O]) -> tuple[_O, dict[str, Value]]:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from profiler import workloads
 from profiler.devices import Gpu, find_gpu
+from profiler.errors import SimulationUnsupported
 from profiler.estimate.step_time import Assumptions
-from profiler.optimizations.registry import setup_for, validate
-from profiler.recording import Metadata
+from profiler.optimizations.registry import lacks_engine, setup_for, validate
+from profiler.recording import Metadata, Provenance
 from profiler.simulate.session import Simulation
 from profiler.spec import Job
 from profiler.tracing.observer import JobObserver, ProgressCallback
@@ -36,6 +37,9 @@ def simulate_job(job: Job, path: Path, *, key: str | None = None, progress: Prog
         StorageError: the recording cannot be written.
     """
     job = validate(job)
+    reason = lacks_engine(job, Provenance.SIMULATED)
+    if reason is not None:
+        raise SimulationUnsupported(reason)
     gpu = gpu_of(job)
     torch.set_num_threads(1)
     setup = setup_for(job)
