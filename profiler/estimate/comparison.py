@@ -9,6 +9,7 @@ from typing import Any
 from profiler.estimate.others import accelerate_estimate, deepspeed_estimate, eleuther_estimate, megatron_estimate
 from profiler.estimate.own import own_estimate
 from profiler.estimate.result import Estimate
+from profiler.optimizations.registry import validate
 from profiler.recording import Provenance
 from profiler.spec import Job
 
@@ -50,6 +51,7 @@ def estimates_for(num_parameters: int, job: Job) -> list[Estimate]:
     Raises:
         SpecError: the job is not possible.
     """
+    job = validate(job)
     others = (estimate(num_parameters, job) for estimate in _OTHERS)
     return [own_estimate(num_parameters, job), *(estimate for estimate in others if estimate is not None)]
 

@@ -45,6 +45,7 @@ def own_estimate(num_parameters: int, job: Job) -> Estimate:
     Raises:
         SpecError: the job is not possible.
     """
+    job = validate(job)
     states = estimate_states(num_parameters, job)
     if job.workload.kind is not WorkloadKind.TRAIN:
         parts, formula, gaps = _inference_parts(states), "weights + max(cache of the prompt + logits, cache)", ""
@@ -90,31 +91,46 @@ def _instants(states: StateEstimate, job: Job, facts: ConfigFacts, activations: 
     loss = loss_bytes(facts, workload.batch // workload.micro_batches * workload.seq, chosen(job, Precision)[0].product_itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
     before_step = states.optimizer_state_bytes if several_steps else 0
-    accumulated = states.gradients_bytes if workload.micro_batches > 1 or (several_steps and not workload.set_to_none) else 0
-    stale = states.gradients_bytes if several_steps and workload.zero_grad is ZeroGrad.BEFORE_BACKWARD else 0
-    forward: Parts = {
-        Category.PARAMETER: states.weights_bytes,
+    in_step, after_step = _step_gradient_bytes(states, job)
+    accumulated = states.gradients_bytes if workload.micro_batches > 1 else 0
+    if several_steps and not workload.set_to_none:
+        accumulated = max(accumulated, after_step)
+    stale = after_step if several_steps and workload.zero_grad is ZeroGrad.BEFORE_BACKWARD else 0
+    always: Parts = {Category.PARAMETER: states.weights_bytes, Category.MASTER_PARAMETER: states.master_bytes}
+    forward: Parts = always | {
         Category.OPTIMIZER_STATE: before_step,
         Category.ACTIVATION: activations,
         Category.LOGITS: states.logits_bytes + loss,
     }
     yield forward | {Category.GRADIENT: max(accumulated, stale)}
     yield forward | {Category.GRADIENT: accumulated, Category.ACTIVATION_GRADIENT: 2 * loss}
-    held: Parts = {Category.PARAMETER: states.weights_bytes, Category.GRADIENT: states.gradients_bytes}
-    yield held | {Category.OPTIMIZER_STATE: before_step, Category.LOGITS: states.logits_bytes}
+    backward: Parts = {Category.GRADIENT: states.gradients_bytes, Category.OPTIMIZER_STATE: before_step}
+    yield always | backward | {Category.LOGITS: states.logits_bytes}
     temporaries = _optimizer_temporary_bytes(states, job, facts)
-    yield held | {Category.OPTIMIZER_STATE: states.optimizer_state_bytes, Category.OPTIMIZER_TEMPORARY: temporaries}
+    step: Parts = {Category.GRADIENT: in_step, Category.OPTIMIZER_STATE: states.optimizer_state_bytes}
+    yield always | step | {Category.OPTIMIZER_TEMPORARY: temporaries}
+
+
+def _step_gradient_bytes(states: StateEstimate, job: Job) -> tuple[int, int]:
+    """Return the gradients in the optimizer's step and those that it leaves: master weights have float32 ones instead, or besides."""
+    if not states.master_bytes:
+        return states.gradients_bytes, states.gradients_bytes
+    if chosen(job, Precision)[1].get("gradients") == "kept":
+        return states.gradients_bytes + states.master_bytes, states.gradients_bytes
+    return states.master_bytes, states.master_bytes
 
 
 def _optimizer_temporary_bytes(states: StateEstimate, job: Job, facts: ConfigFacts) -> int:
     """Return what Adam makes in its step; the others' formulas need less than the other instants hold."""
+    updated_bytes = states.master_bytes or states.gradients_bytes
     optimizer, options = chosen(job, AnyOptimizer)
     arguments = optimizer.arguments(options, job) if isinstance(optimizer, Adam) else {"fused": True}
     if arguments.get("fused"):
         return 0
     if arguments.get("foreach") or states.gradients_bytes < states.weights_bytes:
-        return states.gradients_bytes  # of the trained parameters; adapters are small, so for a loop it is more than enough
-    return 2 * facts.vocab_size * facts.hidden_size * chosen(job, Precision)[0].itemsize
+        return updated_bytes  # of the trained parameters; adapters are small, so for a loop it is more than enough
+    precision = chosen(job, Precision)[0]
+    return 2 * facts.vocab_size * facts.hidden_size * (precision.master_itemsize or precision.itemsize)
 
 
 def _inference_parts(states: StateEstimate) -> Parts:

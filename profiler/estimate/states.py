@@ -41,16 +41,19 @@ class StateEstimate:
     """In prefill and decode, keys and values of all tokens at the end."""
     lower_bound_bytes: int
     """What exists together at the fullest instant that the formulas know."""
+    master_bytes: int = 0
+    """Float32 copies of the trained parameters, where the optimizer keeps them."""
 
 
 def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     """Return what the job's run needs at least, without its activations.
 
     Training, per parameter of ``b`` bytes: ``b`` weights + ``b`` gradients + ``b * k`` optimizer state, with ``k`` = 2 for Adam, 1 for SGD
-    with momentum, 0 for SGD. With LoRA only its adapters count so, in float32; the rest is weights alone, as is everything where a part is
-    trained in other ways. In float32 with Adam 16 bytes, as in ZeRO (Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054, section
-    3.1), whose 16 are split differently (2 + 2 + 12) because it trains in mixed precision. The logits are added because the outputs are
-    alive until backward has ended, when all gradients exist. From the second step on that instant also has the optimizer's state.
+    with momentum, 0 for SGD; with master weights their 4 more, and state of float32. With LoRA only its adapters count so, in float32; the
+    rest is weights alone, as is everything where a part is trained in other ways. In float32 with Adam 16 bytes, as in ZeRO (Rajbhandari et
+    al. 2019, https://arxiv.org/abs/1910.02054, section 3.1), whose 16 are split differently (2 + 2 + 12) because it trains in mixed
+    precision. The logits are added because the outputs are alive until backward has ended, when all gradients exist. From the second step
+    on that instant also has the optimizer's state.
 
     Inference: weights + KV cache, ``2 * layers * kv_heads * head_dim * b`` a token (Pope et al. 2022, https://arxiv.org/abs/2211.05102,
     section 3.3), and the prompt's logits in the forward over the prompt.
@@ -62,6 +65,7 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     Raises:
         SpecError: the job is not possible.
     """
+    job = validate(job)
     precision = chosen(job, Precision)[0]
     weights_bytes, itemsize = num_parameters * precision.itemsize, precision.product_itemsize
     facts, workload = facts_of(job.model), job.workload
@@ -77,7 +81,10 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
         if method.weight_format is not None:
             weights_bytes = quantized_bytes(num_parameters, method.weight_format)
     optimizer, options = chosen(job, AnyOptimizer)
-    state_bytes = optimizer.state_bytes(trained_bytes // trained_itemsize, trained_itemsize, options)
+    master_itemsize = precision.master_itemsize if trained_itemsize == precision.itemsize else 0
+    num_trained = trained_bytes // trained_itemsize
+    state_bytes = optimizer.state_bytes(num_trained, master_itemsize or trained_itemsize, options)
+    master_bytes = num_trained * master_itemsize
     gradients_bytes = 0 if updates_in_backward(job) else trained_bytes
     held_logits_bytes = logits_bytes(workload.batch // workload.micro_batches * workload.seq, facts.vocab_size, itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
@@ -87,8 +94,9 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
         gradients_bytes=gradients_bytes,
         optimizer_state_bytes=state_bytes,
         logits_bytes=held_logits_bytes,
+        master_bytes=master_bytes,
         kv_cache_bytes=0,
-        lower_bound_bytes=weights_bytes + gradients_bytes + beside_gradients,
+        lower_bound_bytes=weights_bytes + gradients_bytes + master_bytes + beside_gradients,
     )
 
 

@@ -42,13 +42,16 @@ def test_gpt2_in_float32_with_adamw_needs_16_bytes_a_parameter_and_its_logits() 
         (["adam"], 4 + 4 + 8),
         (["bf16"], 2 + 2 + 4),
         (["bf16", "sgd"], 2 + 2),
+        (["master-weights"], 2 + 2 + 4 + 8),
+        (["master-weights", "sgd"], 2 + 2 + 4),
         (["fp16", "rmsprop:momentum=0.9"], 2 + 2 + 4),
         (["adafactor"], 4 + 4),
     ],
 )
 def test_states_a_parameter_are_those_of_the_formula(toggles: list[str], bytes_per_parameter: int) -> None:
     found = estimate("gpt2", *toggles, num_parameters=1000)
-    assert found.weights_bytes + found.gradients_bytes + found.optimizer_state_bytes == 1000 * bytes_per_parameter
+    held_bytes = found.weights_bytes + found.gradients_bytes + found.master_bytes + found.optimizer_state_bytes
+    assert held_bytes == 1000 * bytes_per_parameter
     assert found.lower_bound_bytes == 1000 * bytes_per_parameter + found.logits_bytes
 
 
