@@ -110,9 +110,7 @@ class GroupedQuery(Architecture):
         """Refuse models whose configuration has no word for it."""
         reason = super().refusal(job)
         if reason is None and _KV_HEADS not in config_of(job.model):
-            return (
-                f"{job.model.name} has keys and values for every head, and its configuration no {_KV_HEADS}. Choose a model such as llama."
-            )
+            return f"{job.model.name} has keys and values for every head, and cannot have fewer. Choose a model such as tiny-llama."
         return reason
 
 

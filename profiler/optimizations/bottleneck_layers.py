@@ -54,9 +54,7 @@ def add_bottlenecks(model: nn.Module, width: int) -> nn.Module:
     model.requires_grad_(False)
     names = [name for name, module in model.named_modules() if f".{name}".endswith(_ENDS) and "weight" in module._parameters]
     if not names:
-        raise SpecError(
-            f"{type(model).__name__} names its sublayers in no known way: no adapters can be added. Use lora:targets=all-linear."
-        )
+        raise SpecError(f"{type(model).__name__} names its sublayers in no known way. Use lora:targets=all-linear.")
     for name in names:
         layer = model.get_submodule(name)
         size = layer.out_features if isinstance(layer, nn.Linear) else layer.get_parameter("weight").shape[1]
