@@ -95,8 +95,13 @@ class SelectiveCheckpointing(Checkpointing):
         def checkpointed(model: nn.Module) -> nn.Module:
             from profiler.optimizations.operator_policy import contexts_for
 
-            return _checkpointed(model, 1, context_fn=contexts_for(save))
+            return _checkpointed(model, 1, context_fn=contexts_for(save, kept))
 
+        def kept() -> None:
+            if _KEPT_NOTHING in setup.notes:
+                setup.notes.remove(_KEPT_NOTHING)
+
+        setup.notes.append(_KEPT_NOTHING)  # until something is
         setup.transforms.append(checkpointed)
 
     def refusal(self, job: Job) -> str | None:
@@ -112,6 +117,7 @@ class SelectiveCheckpointing(Checkpointing):
 
 
 _UNFUSED_ATTENTION = ("eager", "math")
+_KEPT_NOTHING = "0 results kept: attention ran without a fused kernel here, so this is checkpointing of every layer. Choose save=matmuls."
 
 
 def checkpointed_every(job: Job) -> int | None:

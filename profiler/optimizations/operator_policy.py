@@ -27,17 +27,22 @@ Contexts = Callable[[], tuple[Any, Any]]
 """What ``torch.utils.checkpoint.checkpoint`` takes as ``context_fn``."""
 
 
-def contexts_for(save: str) -> Contexts:
+def contexts_for(save: str, kept: Callable[[], None]) -> Contexts:
     """Return the contexts that keep the results of fused attention, and of linear layers.
 
     Args:
         save: ``attention`` for no linear layers, ``every-second-matmul`` or ``matmuls``.
+        kept: is called for every result that is kept.
     """
     every = {"attention": 0, "every-second-matmul": 2, "matmuls": 1}[save]
-    return lambda: create_selective_checkpoint_contexts(partial(_policy, every, count(1)))  # type: ignore[no-untyped-call]
+    return lambda: create_selective_checkpoint_contexts(partial(_policy, every, count(1), kept))  # type: ignore[no-untyped-call]
 
 
-def _policy(every: int, numbers: Iterator[int], context: SelectiveCheckpointContext, func: Any, *_: Any, **__: Any) -> CheckpointPolicy:
+def _policy(
+    every: int, numbers: Iterator[int], kept: Callable[[], None], context: SelectiveCheckpointContext, func: Any, *_: Any, **__: Any
+) -> CheckpointPolicy:
     """Say what becomes of one result; asked in forward only, torch itself remembers the answers for backward."""
-    saves = func in _ATTENTION or (every > 0 and func in _MATMULS and next(numbers) % every == 0)
-    return CheckpointPolicy.MUST_SAVE if saves else CheckpointPolicy.PREFER_RECOMPUTE
+    if func in _ATTENTION or (every > 0 and func in _MATMULS and next(numbers) % every == 0):
+        kept()
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
