@@ -1,14 +1,24 @@
 """Compare: what does each toggle save and cost?"""
 
-from pages.shared import compare_baseline, compare_budget, compare_results, compare_runs, compare_toggles, components, navigation, session
+from functools import partial
+
+from pages.shared import (
+    compare_baseline,
+    compare_details,
+    compare_results,
+    compare_runs,
+    compare_toggles,
+    components,
+    navigation,
+    session,
+)
 
 navigation.require_app()
 session.jobs().warm_up()
 components.heading("Compare", "What does each toggle save and cost?")
 
 job, engine = compare_baseline.draw()
-budget_bytes = compare_budget.draw(job)
-comparison = compare_toggles.draw(job)
+comparison, budget_bytes = compare_toggles.draw(job)
 compare_toggles.catalogue(job)
 if comparison is not None:
     compared = compare_runs.panel(comparison, engine)
@@ -16,6 +26,8 @@ if comparison is not None:
         compare_results.metrics(compared, budget_bytes)
         compare_results.main_chart(compared, budget_bytes)
         compare_results.waterfall(compared, budget_bytes)
+        components.fragment(partial(compare_details.panel, compared, engine, budget_bytes))
+        compare_details.downloads(compared)
 components.how_to_read(
     """
 - **The baseline** is what you have; each toggle is switched on alone, in the order you give, all together, and all but one.

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.shared import components, gallery, job_form, machine, navigation, opening, session
+from pages.shared import compare_baseline, compare_toggles, components, gallery, job_form, machine, navigation, opening, session
 
 navigation.require_app()
 components.heading("Headroom", "See where a language model's memory goes, and what each optimization really gives back.")
@@ -30,6 +30,10 @@ with profile_now:
     )
     example = session.job_link(job_form.EXAMPLE_ON_A_GPU)
     st.page_link("pages/profile.py", label="Try Llama 3 8B on an RTX 4090", icon=":material/arrow_forward:", query_params=example)
+    st.subheader("What does each optimization save?", anchor=False)
+    st.markdown("Switch on bfloat16, checkpointing, 8-bit AdamW and LoRA, alone and together: bytes, time, and why.")
+    example = session.comparison_link(compare_baseline.EXAMPLE, toggles=compare_toggles.EXAMPLES[compare_baseline.EXAMPLE.workload.kind])
+    st.page_link("pages/compare.py", label="Compare on Llama 3 8B", icon=":material/arrow_forward:", query_params=example)
 
 with st.expander("Explain an out-of-memory message"), components.refusals_shown():
     opening.explanation()

@@ -63,7 +63,7 @@ def waterfall(compared: Compared, budget_bytes: int | None) -> None:
         order = ", ".join(saving.toggle for saving in compared.savings)
         st.caption(f"The steps add up to {exact_bytes(total)}, {_how(compared)}. In another order than {order} each has another share.")
     for toggle, sentences in compared.explanations().items():
-        st.markdown(f"**{toggle}.** {' '.join(sentences)}")
+        st.markdown(_sentences(toggle, sentences))
     with st.expander("The steps as a table"):
         components.table(waterfall_table(compared.savings), key="waterfall", alt="What each toggle saved, in order", height="content")
 
@@ -80,6 +80,12 @@ def _shown(compared: Compared) -> tuple[str, Footprint]:
         return (TOGETHER if len(toggles) > 1 else name_of(toggles)), compared.footprints[toggles]
     switched = min(compared.footprints, key=lambda one: compared.footprints[one].peak_bytes)
     return name_of(switched), compared.footprints[switched]
+
+
+def _sentences(toggle: str, sentences: list[str]) -> str:
+    """Return what is said of a toggle as one item of a list, its name in bold; names may hold characters that Markdown reads."""
+    said = " ".join(sentences).removeprefix(toggle)
+    return f"- **{toggle.replace('*', chr(92) + '*')}**{said}"
 
 
 def _budget(best: Footprint, budget_bytes: int | None) -> list[components.Metric]:

@@ -9,12 +9,15 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import components, job_form, links, session
+from pages.shared.allocator_editor import read_capacity
+from profiler.devices import GPUS
 from profiler.errors import SpecError
 from profiler.optimizations.base import Family, Parameter
 from profiler.optimizations.registry import REGISTRY, families, switch_on
 from profiler.planner.comparison import MAX_TOGGLES, Comparison
 from profiler.recording import Provenance
 from profiler.spec import Job, Toggle, WorkloadKind
+from profiler.units import format_bytes
 
 _ADD, _SWEEP = "compare_add", "sweep"
 _ENGINES = {Provenance.MEASURED: "measured", Provenance.SIMULATED: "simulated"}
@@ -26,8 +29,8 @@ EXAMPLES = {
 """What is offered where nothing is chosen yet."""
 
 
-def draw(baseline: Job) -> Comparison | None:
-    """Draw the choice of toggles, or of a family, and return what is to be compared; None where nothing is chosen.
+def draw(baseline: Job) -> tuple[Comparison | None, int | None]:
+    """Draw the choice of toggles or of a family, and the budget; return what is to be compared, None where nothing is chosen, and bytes.
 
     Raises:
         SpecError: the address names an optimization that is not known, or too many.
@@ -35,17 +38,17 @@ def draw(baseline: Job) -> Comparison | None:
     kind = baseline.workload.kind
     offered = {family: items for family, items in families().items() if kind in family.workloads}
     toggles = _chosen()
-    _search(offered, toggles)
+    budget_bytes = _controls(baseline, offered, toggles)
     family = next((family for family in offered if family.name == session.chosen(_SWEEP)), None)
     if family is not None:
         st.caption(f"{family.question} Every member that this baseline can have is tried alone, with its default options.")
-        return Comparison.of_family(baseline, family)
+        return Comparison.of_family(baseline, family), budget_bytes
     for place, toggle in enumerate(toggles):
         _row(place, toggle, len(toggles))
     if not toggles:
         _offer(kind)
-        return None
-    return Comparison(baseline=baseline, toggles=toggles)
+        return None, budget_bytes
+    return Comparison(baseline=baseline, toggles=toggles), budget_bytes
 
 
 def catalogue(baseline: Job) -> None:
@@ -76,11 +79,11 @@ def _choose(toggles: tuple[Toggle, ...]) -> None:
     session.choose(toggles=links.toggles_to_text(toggles) or None, sweep=None)
 
 
-def _search(offered: Collection[Family], toggles: tuple[Toggle, ...]) -> None:
-    """Draw the two ways to choose: one toggle after the other, or a family to sweep."""
+def _controls(baseline: Job, offered: Collection[Family], toggles: tuple[Toggle, ...]) -> int | None:
+    """Draw the two ways to choose, one toggle after the other or a family to sweep, and the budget, which is returned."""
     taken = {toggle.name for toggle in toggles}
     names = [name for name, item in REGISTRY.items() if item.family in offered and name not in taken]
-    add, sweep = st.columns([3, 2])
+    add, sweep, budget = st.columns([3, 2, 2])
     with add:
         st.selectbox(
             "Add a toggle",
@@ -95,8 +98,22 @@ def _search(offered: Collection[Family], toggles: tuple[Toggle, ...]) -> None:
         )
     with sweep:
         options = ["", *(family.name for family in offered)]
-        labels = {family.name: family.label for family in offered} | {"": "None: compare the toggles below"}
+        labels = {family.name: family.label for family in offered} | {"": "No: the toggles below"}
         st.selectbox("Or sweep a family", options, format_func=labels.__getitem__, **session.linked(_SWEEP, options))
+    with budget:
+        return _budget(baseline)
+
+
+def _budget(baseline: Job) -> int | None:
+    """Draw the field of the limit that runs are to stay under; by default the memory of the job's GPU, on a CPU none."""
+    gpu = GPUS.get(baseline.device)
+    text = st.text_input(
+        "Budget",
+        placeholder=f"{format_bytes(gpu.memory_bytes)}, the card's memory" if gpu else "none, or 24 GiB",
+        help="Drawn as a line: which runs stay under it? A plain number is GiB.",
+        **session.linked_text("budget", 20),
+    )
+    return read_capacity(text, "budget") if text.strip() else gpu.memory_bytes if gpu else None
 
 
 def _add(toggles: tuple[Toggle, ...]) -> None:

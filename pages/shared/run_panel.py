@@ -12,6 +12,7 @@ from profiler.spec import Job
 from profiler.units import format_bytes, format_duration_us
 
 _TIMELINE = "pages/timeline.py"
+_COMPARE = "pages/compare.py"
 _POLL_SECONDS = 1.0
 _MAX_RUNS = 10
 _STARTED = "run_panel_started"
@@ -105,6 +106,9 @@ def _done(status: RunStatus) -> None:
         if status.engine == SIMULATE and status.job.device in GPUS:
             _offer_searches(status.job)
     _open(status, "Explore it in Timeline")
+    if status.engine not in SEARCHES:
+        link = session.comparison_link(status.job, status.engine)
+        st.page_link(_COMPARE, label="Compare toggles on it", icon=":material/arrow_forward:", query_params=link)
 
 
 def _offer_searches(job: Job) -> None:
