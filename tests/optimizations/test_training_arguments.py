@@ -119,6 +119,12 @@ def test_a_trl_file_takes_trl_s_defaults_and_says_so() -> None:
         ({"use_peft": True, "lora_r": 8, "lora_target_modules": LLAMA_LINEAR}, ["lora:alpha=32,rank=8,targets=all-linear"]),
         ({"use_peft": True, "lora_alpha": 64, "lora_target_modules": LLAMA_LINEAR[:4]}, ["lora:alpha=64"]),
         ({"use_peft": True, "lora_target_modules": ["q_proj", "up_proj"]}, ["lora:alpha=32,targets=all-linear"]),
+        ({"use_peft": True, "lora_target_modules": ["v_proj", "q_proj"]}, ["lora:alpha=32,targets=query-value"]),
+        (
+            {"use_peft": True, "load_in_4bit": True, "lora_target_modules": "all-linear", "bf16": False},
+            ["qlora:alpha=32,double_quant=false,targets=all-linear"],
+        ),
+        ({"use_peft": True, "load_in_4bit": False, "lora_target_modules": ["v_proj", "q_proj"]}, ["lora:alpha=32,targets=query-value"]),
         ({"use_peft": False, "lora_r": 8}, []),
     ],
 )
@@ -149,7 +155,8 @@ def test_what_model_init_kwargs_hold_counts_where_nothing_else_says_it() -> None
         ({"dtype": "bfloat16", "bf16": True}, "Autocast over bfloat16 weights is modelled as bfloat16 alone"),
         ({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}, "use_reentrant=True is not modelled"),
         ({"optim": "sgd", "weight_decay": 0.1}, "weight_decay is not modelled with sgd"),
-        ({"use_peft": True, "lora_target_modules": ["q_proj", "v_proj"]}, "attention's projections stand for 'q_proj, v_proj'"),
+        ({"use_peft": True, "lora_target_modules": ["q_proj", "k_proj"]}, "attention's projections stand for 'k_proj, q_proj'"),
+        ({"use_peft": True, "load_in_4bit": True, "bf16": True}, "Autocast over 4-bit weights is modelled as products in bfloat16 alone"),
         ({"use_peft": True, "lora_dropout": 0.1}, "lora_dropout is not modelled"),
         ({"packing": True}, "packing is set and not modelled"),
         ({"loss_type": "dft"}, "loss_type='dft' is modelled as nll"),
@@ -202,6 +209,7 @@ def test_every_optimizer_of_transformers_is_modelled_or_refused_by_name(optim: O
         ({"attn_implementation": "x" * 10_000}, "It must be a word of 1 to 200 characters."),
         ({"model_init_kwargs": "{"}, "model_init_kwargs is not valid JSON"),
         ({"model_init_kwargs": [1]}, "It must be a mapping of names to values."),
+        ({"load_in_4bit": True}, "sets load_in_4bit: such weights are not trained. Set use_peft, or take it out."),
         ({"use_peft": True, "lora_target_modules": [1]}, "It must be a word, or a list of words."),
     ],
 )

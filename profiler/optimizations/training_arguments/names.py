@@ -12,6 +12,7 @@ READ = frozenset(
         *("max_length", "max_seq_length", "block_size", "bf16", "fp16", "dtype", "torch_dtype", "optim", "optim_args", "weight_decay"),
         *("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing", "gradient_checkpointing_kwargs"),
         *("attn_implementation", "use_flash_attention_2", "use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_dropout"),
+        *("load_in_4bit", "use_bnb_nested_quant"),
     )
 )
 """What becomes part of the job."""
@@ -25,12 +26,11 @@ TRL_ONLY = frozenset(
 )
 """What only TRL's files have: then TRL's defaults hold for what is absent."""
 
-_QUANTIZED = "weights in fewer bits are not modelled. Take it out, and set dtype to what the rest of the model is kept in"
+_QUANTIZED = "of weights in fewer bits, load_in_4bit alone is. Take it out, and set dtype to what the rest of the model is kept in"
 REFUSED: dict[str, str] = {
     "torch_compile": "compiling fuses operators and plans memory anew. Take it out to see the eager model, or measure the compiled one",
     "torch_compile_backend": "it switches torch_compile on, which plans memory anew. Take it out to see the eager model",
     "torch_compile_mode": "it switches torch_compile on, which plans memory anew. Take it out to see the eager model",
-    "load_in_4bit": _QUANTIZED,
     "load_in_8bit": _QUANTIZED,
     "quantization_config": _QUANTIZED,
 }
@@ -91,7 +91,7 @@ HARMLESS = frozenset(
         *("dataset_text_field", "dataset_kwargs", "dataset_num_proc", "dataset_batch_size", "eos_token", "pad_token"),
         *("chat_template_path", "truncation_mode", "shuffle_dataset", "eval_packing", "packing_strategy", "completion_only_loss"),
         *("assistant_only_loss", "loss_type", "num_of_sequences", "chars_per_token", "model_revision", "trust_remote_code"),
-        *("lora_task_type", "use_rslora", "lora_bias", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"),
+        *("lora_task_type", "use_rslora", "lora_bias", "bnb_4bit_quant_type", "bnb_4bit_quant_storage"),
         *("bnb_4bit_compute_dtype", "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split"),
         *("dataset_streaming", "dataset_mixture", "datasets", "streaming", "ignore_bias_buffers"),
         *("env", "config", "accelerate_config", "num_processes", "revision", "low_cpu_mem_usage", "cache_dir", "token"),

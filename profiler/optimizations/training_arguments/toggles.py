@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from profiler.errors import SpecError, unknown_name
-from profiler.optimizations.adapters import ATTENTION_LAYERS
+from profiler.optimizations.adapters import ATTENTION_LAYERS, QUERY_VALUE
 from profiler.optimizations.precision import ITEMSIZES
 from profiler.optimizations.registry import REGISTRY
 from profiler.optimizations.training_arguments.reading import Fields, shown
@@ -66,6 +66,9 @@ def _precision(said: Translation) -> Toggle:
     kept_in, mixed = _kept_in(said), _mixed(said)
     if mixed is None:
         return Toggle(kept_in)
+    if said.fields.flag("load_in_4bit"):
+        said.notes.append(f"Autocast over 4-bit weights is modelled as products in {mixed} alone, and float32 between the layers.")
+        return Toggle(mixed)
     if kept_in != _FLOAT32:
         said.notes.append(f"Autocast over {kept_in} weights is modelled as {kept_in} alone, without what autocast keeps in float32.")
         return Toggle(kept_in)
@@ -113,7 +116,10 @@ def _attention(said: Translation) -> Toggle | None:
 
 
 def _adapters(said: Translation) -> Toggle | None:
+    in_4_bits = said.fields.flag("load_in_4bit")
     if not said.fields.flag("use_peft"):
+        if in_4_bits:
+            raise SpecError("The training configuration sets load_in_4bit: such weights are not trained. Set use_peft, or take it out.")
         return None
     rank, alpha = said.fields.count("lora_r"), said.fields.count("lora_alpha")
     if rank is None:
@@ -123,12 +129,18 @@ def _adapters(said: Translation) -> Toggle | None:
     if "lora_dropout" not in said.fields or said.fields.is_set("lora_dropout"):
         said.notes.append("lora_dropout is not modelled: masks and dropped inputs of the adapters come on top.")
     alpha = _LORA_ALPHA if alpha is None else alpha
-    return Toggle("lora", (("alpha", str(alpha)), ("rank", str(rank)), ("targets", _targets(said))))
+    options = (("alpha", str(alpha)), ("rank", str(rank)), ("targets", _targets(said)))
+    if not in_4_bits:
+        return Toggle("lora", options)
+    nested = str(bool(said.fields.flag("use_bnb_nested_quant"))).lower()
+    return Toggle("qlora", tuple(sorted((*options, ("double_quant", nested)))))
 
 
 def _targets(said: Translation) -> str:
     """Return the smaller of the sets of layers that the toggle knows which holds the named ones."""
     layers = frozenset(said.fields.words("lora_target_modules") or ())
+    if layers == {"q_proj", "v_proj"}:
+        return QUERY_VALUE
     if layers == {"all-linear"} or layers >= _ALL_LINEAR:
         return "all-linear"
     is_attention = layers <= set(ATTENTION_LAYERS)
