@@ -85,6 +85,12 @@ class Muon(AnyOptimizer):
             adamw=shared | {"foreach": job.device != "cpu"},
         )
 
+    def refusal(self, job: Job) -> str | None:
+        """Refuse copies of the parameters, among which hidden matrices cannot be told from embeddings."""
+        if any(toggle.name == "master-weights" for toggle in job.toggles):
+            return f"{self.name} looks for embeddings among the model's parameters, and master-weights trains copies. Switch one off."
+        return super().refusal(job)
+
     def state_bytes(self, num_parameters: int, itemsize: int, options: Mapping[str, Value]) -> int:
         """Return one number a parameter: as if all were hidden matrices, so a little too few."""
         return num_parameters * itemsize

@@ -71,9 +71,9 @@ class AdamW8bit(TorchaoAdamW):
     source = "Dettmers et al. 2021, https://arxiv.org/abs/2110.02861; torchao 0.18 torchao.optim.AdamW8bit"
     explanation = (
         "AdamW whose mean and mean square are kept as 8-bit codes with a float32 scale for each 256 numbers: a quarter of AdamW's state in "
-        "float32, half of that in bfloat16. Each step unpacks, updates and packs one parameter after another; on a GPU one compiled kernel "
-        "does it in place. On a CPU the step runs uncompiled here, with temporaries of many times one parameter, which can be the peak. "
-        "Parameters of fewer than 4,096 numbers, or not of whole blocks, keep plain states."
+        "float32, half of that in bfloat16. Each step unpacks, updates and packs one parameter after another, with two float32 copies of "
+        "it; a large embedding can make that the peak. On a CPU the step runs uncompiled here, with temporaries of many times one "
+        "parameter. Parameters of fewer than 4,096 numbers, or not of whole blocks, keep plain states."
     )
 
 
@@ -91,8 +91,9 @@ class AdamW4bit(TorchaoAdamW):
     source = "Li et al. 2023, https://arxiv.org/abs/2309.01507; torchao 0.18 torchao.optim.AdamW4bit"
     explanation = (
         "AdamW whose mean and mean square are kept as two 4-bit codes a byte, with a float32 scale for each 128 numbers: an eighth of "
-        "AdamW's state in float32. More rounding than 8 bits: check the loss. What it saves over 8 bits is one byte a parameter. On a CPU "
-        "the step runs uncompiled here, with temporaries of many times one parameter, which can be the peak."
+        "AdamW's state in float32. More rounding than 8 bits: check the loss. What it saves over 8 bits is one byte a parameter, and a "
+        "step makes temporaries of 24 bytes a number of one parameter: a large embedding can make that the peak. "
+        "On a CPU the step runs uncompiled here, with more."
     )
 
 
@@ -110,7 +111,8 @@ class AdamWFp8(TorchaoAdamW):
     source = "torchao 0.18 torchao.optim.AdamWFp8, float8_e4m3fn"
     explanation = (
         "AdamW whose mean and mean square are kept in float8 with a float32 scale for each 256 numbers. Takes as little as 8-bit codes and "
-        "unpacks faster, as the hardware knows the format; on a CPU the step runs uncompiled here."
+        "unpacks without a map, so a compiled step makes no copies; on a CPU it runs uncompiled here, with temporaries of a few times one "
+        "parameter."
     )
 
 

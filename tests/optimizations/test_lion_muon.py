@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from profiler.errors import SpecError
 from profiler.models.build import build_model
-from profiler.optimizations.registry import setup_for
+from profiler.optimizations.registry import setup_for, validate
 from profiler.optimizations.torch_optimizers import Lion
 from profiler.spec import Job, Model, Toggle
 
@@ -67,3 +69,8 @@ def test_a_tied_output_layer_is_an_embedding_to_muon() -> None:
     assert "exp_avg_sq" in states["transformer.wte.weight"]
     assert "exp_avg_sq" in states["transformer.wpe.weight"]
     assert states["transformer.h.0.attn.c_attn.weight"] == {"momentum_buffer"}
+
+
+def test_muon_refuses_copies_of_the_parameters() -> None:
+    with pytest.raises(SpecError, match=r"master-weights trains copies. Switch one off."):
+        validate(Job(model=Model(name="tiny-llama"), toggles=(Toggle("muon"), Toggle("master-weights"))))
