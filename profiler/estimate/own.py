@@ -12,7 +12,7 @@ from profiler.estimate.result import Estimate, Part
 from profiler.estimate.states import StateEstimate, estimate_states
 from profiler.models.catalogue import facts_of
 from profiler.models.config import ConfigFacts
-from profiler.optimizations.activations import ACTIVATIONS, checkpointed_every
+from profiler.optimizations.activations import Checkpointing, checkpointed_every
 from profiler.optimizations.adapters import Lora
 from profiler.optimizations.base import Optimization
 from profiler.optimizations.optimizer_in_backward import UPDATE
@@ -23,7 +23,7 @@ from profiler.recording import Category
 from profiler.spec import Job, WorkloadKind, ZeroGrad
 
 _SOURCE = "https://arxiv.org/abs/2205.05198"
-_KNOWN_FAMILIES = (PRECISION, OPTIMIZER, UPDATE, ACTIVATIONS)
+_KNOWN_FAMILIES = (PRECISION, OPTIMIZER, UPDATE)
 _ALWAYS = "Buffers, workspaces and the allocator's rounding come on top."
 
 Parts = dict[Part, int]
@@ -142,7 +142,7 @@ def _inference_parts(states: StateEstimate) -> Parts:
 
 
 def _is_known(item: Optimization) -> bool:
-    return item.family in _KNOWN_FAMILIES or isinstance(item, Lora)
+    return item.family in _KNOWN_FAMILIES or isinstance(item, Lora) or type(item) is Checkpointing
 
 
 def _left_out(job: Job) -> str:
