@@ -18,6 +18,9 @@ from profiler.tracing.convert import Converter
 from profiler.tracing.raw import RawWindow
 from profiler.tracing.workspaces import workspace_sizes
 
+_NOT_RESET = "expandable_segments:False"
+"""New settings replace all of the old ones but this, which holds until another value is said (c10/core/AllocatorConfig.cpp, parseArgs)."""
+
 
 class GpuCapture:
     """The allocator's history over one recording; needs CUDA. Where there is no history, events are those of torch.profiler alone."""
@@ -78,12 +81,13 @@ def allocating_with(settings: str) -> Iterator[None]:
     if not settings:
         yield
         return
-    environment = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or "expandable_segments:False"
-    _allocate_with(f"{environment},{settings}")
+    environment = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    before = ",".join(filter(None, (_NOT_RESET, environment)))
     try:
+        _allocate_with(f"{before},{settings}")
         yield
     finally:
-        _allocate_with(environment)
+        _allocate_with(before)
 
 
 def _allocate_with(settings: str) -> None:

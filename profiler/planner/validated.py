@@ -14,7 +14,7 @@ from typing import Any
 
 from profiler.models.catalogue import facts_of
 from profiler.optimizations import optimizers, precision
-from profiler.optimizations.registry import validate
+from profiler.optimizations.registry import families, validate
 from profiler.spec import Job
 
 TABLE = Path(__file__).with_name("validated.json")
@@ -123,7 +123,7 @@ def traits_of(job: Job, architecture: str, versions: dict[str, str]) -> dict[str
         "architecture": architecture,
         "workload": job.workload.kind.value,
         "shape": f"{job.workload.batch} x {job.workload.seq}",
-        "precision": _one_of(toggles, precision.OPTIMIZATIONS, "float32"),
+        "precision": _one_of(toggles, families()[precision.PRECISION], "float32"),
         "attention": "eager" if "eager" in toggles else "sdpa",
         "optimizer": _one_of(toggles, optimizers.OPTIMIZATIONS, "none"),
         "checkpointing": "yes" if "checkpointing" in toggles else "no",

@@ -83,7 +83,7 @@ def recorded_run(job: Job, measured: Recording) -> dict[str, Any]:
 
 
 _ARCH = ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size")
-_DTYPES = frozenset(item.name for item in precision.OPTIMIZATIONS)
+_DTYPES = frozenset(item.name for item in REGISTRY.values() if item.family is precision.PRECISION)
 _ATTENTION = frozenset(item.name for item in attention.OPTIMIZATIONS)
 _OPTIMIZERS = frozenset(item.name for item in REGISTRY.values() if item.family is optimizers.OPTIMIZER)
 

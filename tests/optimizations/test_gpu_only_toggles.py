@@ -169,8 +169,16 @@ def test_a_measurement_puts_settings_in_force_and_back(monkeypatch: pytest.Monke
     told: list[str] = []
     monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append)
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "garbage_collection_threshold:0.8")
+    before = "expandable_segments:False,garbage_collection_threshold:0.8"
     with gpu_capture.allocating_with("max_split_size_mb:64"):
-        assert told == ["garbage_collection_threshold:0.8,max_split_size_mb:64"]
-    assert told[1:] == ["garbage_collection_threshold:0.8"]
+        assert told == [f"{before},max_split_size_mb:64"]
+    assert told[1:] == [before]
     with gpu_capture.allocating_with(""):
         assert len(told) == 2
+
+
+def test_torch_takes_the_text_that_is_put_in_force() -> None:
+    with gpu_capture.allocating_with(setup_for(job(*SETTINGS)).allocator_settings):
+        pass  # a text that torch cannot read fails, also without a GPU
+    with pytest.raises(ValueError, match="power of 2"), gpu_capture.allocating_with("roundup_power2_divisions:3"):
+        pass
