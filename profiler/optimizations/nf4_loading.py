@@ -10,14 +10,15 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from profiler.optimizations.nf4 import Nf4Linear
+from profiler.optimizations.quantization import is_kept_whole
 
 
 def load_in_4_bits(model: Any, device: torch.device, *, double_quant: bool = False) -> nn.Module:
     """Return the model as ``from_pretrained`` with bitsandbytes leaves it: changed in place, weight by weight in the order of their names.
 
     Each is quantized on the device before the next comes there. A block as large as all of them comes first on a GPU, to reserve it
-    (transformers' caching_allocator_warmup). The output layer, embeddings and norms keep the number format that the model was built in,
-    in which products are computed, too.
+    (transformers' caching_allocator_warmup). The output layer, embeddings, norms and layers that the model's class wants whole keep the
+    number format that the model was built in, in which products are computed, too.
 
     Args:
         model: of transformers, on the host.
@@ -25,7 +26,7 @@ def load_in_4_bits(model: Any, device: torch.device, *, double_quant: bool = Fal
         double_quant: quantize the scales too.
     """
     weights = sorted(model.named_parameters(), key=lambda item: _natural(item[0]))
-    quantized = {f"{name}.weight": module for name, module in model.named_modules() if _is_quantized(model, module)}
+    quantized = {f"{name}.weight": module for name, module in model.named_modules() if _is_quantized(model, name, module)}
     if device.type != "cpu":
         num_bytes = sum(weight.numel() // 2 if name in quantized else weight.nbytes for name, weight in weights)
         torch.empty(num_bytes // 2, dtype=torch.float16, device=device)
@@ -50,9 +51,9 @@ def prepare_for_training(model: nn.Module) -> None:
             parameter.data = parameter.data.to(torch.float32)
 
 
-def _is_quantized(model: Any, module: nn.Module) -> bool:
+def _is_quantized(model: Any, name: str, module: nn.Module) -> bool:
     is_linear = type(module) is nn.Linear or isinstance(module, Conv1D)
-    return is_linear and module is not model.get_output_embeddings()
+    return is_linear and module is not model.get_output_embeddings() and not is_kept_whole(model, name)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -192,22 +192,27 @@ class Nf4(Optimization):
 def linear_names(model: nn.Module, *, with_output: bool) -> list[str]:
     """Return the paths of the linear layers that may be quantized.
 
-    Left out are the output layer where it is not wanted or its weight is an embedding's too, and what the model's class keeps in float32.
+    Left out are the output layer where it is not wanted or its weight is an embedding's too, and what the model's class keeps whole.
     """
     from torch import nn
 
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     tell: Any = getattr(model, "get_output_embeddings", lambda: None)
     output = tell()
-    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
     return [
         name
         for name, module in model.named_modules()
         if type(module) is nn.Linear
         and id(module.weight) not in embedded
         and (with_output or module is not output)
-        and not kept.intersection(name.split("."))
+        and not is_kept_whole(model, name)
     ]
+
+
+def is_kept_whole(model: nn.Module, name: str) -> bool:
+    """Return whether a model's class wants a layer kept out of quantization, as T5 does those whose weight's dtype it asks for."""
+    kept: Any = getattr(model, "_keep_in_fp32_modules", None) or ()
+    return not set(kept).isdisjoint(name.split("."))
 
 
 OPTIMIZATIONS: tuple[Optimization, ...] = (Int8(), Float8(), Int4(), Nf4())

@@ -111,7 +111,7 @@ PUBLISHED_GB = {"bfloat16": 15.01, "int8": 7.52, "float8": 7.51, "int4": 4.22}
 FORMAT_OF = {"bfloat16": "bfloat16", "int8": "int8", "float8": "float8", "int4": "int4, groups of 64"}
 
 
-@pytest.mark.parametrize("name", PUBLISHED_GB)
+@pytest.mark.parametrize("name", ["bfloat16", "int8", "int4", pytest.param("float8", marks=pytest.mark.slow)])
 def test_weights_of_llama_at_rest_are_the_published_ones_and_the_formulas_to_the_byte(gpu: Simulation, name: str) -> None:
     wanted = job("bfloat16", *{name} - {"bfloat16"}, model="llama-3-8b", device="rtx-4090")
     load = setup_for(wanted).load or nn.Module.to
@@ -149,10 +149,12 @@ def test_an_output_that_is_the_embedding_too_is_left_alone_and_what_changes_noth
     assert summarize(recording)["peak_allocated_bytes"] == plain["peak_allocated_bytes"]
 
 
-def test_what_a_model_keeps_in_float32_stays() -> None:
+def test_layers_that_a_model_wants_whole_stay() -> None:
     names = linear_names(build_model(Model(name="tiny-t5")), with_output=True)
     assert names
     assert not [name for name in names if name.endswith(".wo")]
+    loaded: Any = quantized("nf4", model="tiny-t5")
+    assert type(loaded.encoder.block[0].layer[1].DenseReluDense.wo) is nn.Linear
 
 
 def test_static_scales_are_the_largest_activations_of_the_calibrating_batch() -> None:
