@@ -123,7 +123,7 @@ def _step_gradient_bytes(states: StateEstimate, job: Job) -> tuple[int, int]:
 def _optimizer_temporary_bytes(states: StateEstimate, job: Job, facts: ConfigFacts) -> int:
     """Return what Adam makes in its step; the others' formulas need less than the other instants hold."""
     updated_bytes = states.master_bytes or states.gradients_bytes
-    optimizer, options = chosen(job, AnyOptimizer)
+    optimizer, options = chosen(job, AnyOptimizer)  # type: ignore[type-abstract]  # looked for, not made
     arguments = optimizer.arguments(options, job) if isinstance(optimizer, Adam) else {"fused": True}
     if arguments.get("fused"):
         return 0

@@ -80,7 +80,7 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
         trained_bytes = 0  # it is a part of them, and none keeps the bound a lower one
         if method.weight_format is not None:
             weights_bytes = quantized_bytes(num_parameters, method.weight_format)
-    optimizer, options = chosen(job, AnyOptimizer)
+    optimizer, options = chosen(job, AnyOptimizer)  # type: ignore[type-abstract]  # looked for, not made
     master_itemsize = precision.master_itemsize if trained_itemsize == precision.itemsize else 0
     num_trained = trained_bytes // trained_itemsize
     state_bytes = optimizer.state_bytes(num_trained, master_itemsize or trained_itemsize, options)
