@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
@@ -43,6 +43,17 @@ class Observer(Protocol):
         """Learn a number of the current step, such as its loss."""
 
 
+def find_ranks(num_ranks: int, rank: int) -> None:
+    """Check that a launcher such as torchrun has made this process one of ``num_ranks``.
+
+    Raises:
+        SpecError: it has not.
+    """
+    found = distributed.get_world_size() if distributed.is_initialized() else 1
+    if found != num_ranks:
+        raise SpecError(f"This run is one of {num_ranks} processes, and {found} was launched. Simulate it, or launch it with torchrun.")
+
+
 @dataclass
 class Setup:
     """How a job runs, filled by the optimizations that are switched on."""
@@ -69,6 +80,8 @@ class Setup:
     """Entered around the forwards of prefill and decode."""
     make_scaler: Callable[[], GradScaler] = lambda: GradScaler("cpu", enabled=False)
     """Scales the loss, and the gradients back before the step; one that is not enabled does nothing."""
+    begin_ranks: Callable[[int, int], None] = find_ranks
+    """Given the number of processes that train together, and which of them shall be shown, makes this process one of them."""
     allocator_settings: str = ""
     """Of a GPU's caching allocator, as PYTORCH_ALLOC_CONF says them; empty for torch's."""
     allow_tf32: bool = False

@@ -32,6 +32,7 @@ from profiler.optimizations import (
     optimizer_in_backward,
     optimizers,
     packing,
+    parallelism,
     precision,
     qlora,
     quantization,
@@ -70,6 +71,7 @@ _ALL: tuple[Optimization, ...] = (
     *allocator_settings.OPTIMIZATIONS,
     *gpu_switches.OPTIMIZATIONS,
     *offload.OPTIMIZATIONS,  # after all optimizers, whose step it moves, and all that changes the model
+    *parallelism.OPTIMIZATIONS,  # last: ranks share what all the others have made
 )
 
 REGISTRY: Mapping[str, Optimization] = {item.name: item for item in _ALL}

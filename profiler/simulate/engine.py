@@ -53,6 +53,7 @@ def simulate_job(job: Job, path: Path, *, key: str | None = None, progress: Prog
         key=key,
         warmup_steps=job.workload.warmup_steps,
     ) as simulation:
+        setup.begin_ranks = simulation.ranks.begin
         setup.tell = simulation.tell
         placed = replace(job, device=str(simulation.device))
         workloads.run(placed, setup, JobObserver(simulation, job, progress), read_loss=_no_loss)

@@ -23,6 +23,7 @@ class Standing(NamedTuple):
 
 
 NOWHERE = Standing(None, None, False, False)
+_NO_PLACE = Place(0, 0, None)
 
 
 class _Live(NamedTuple):
@@ -111,6 +112,17 @@ class SimulatedNotebook(Notebook):
         place = self.allocate(num_bytes, memory)
         self._live[key] = _Live(place, memory, weakref.ref(storage, lambda _: self._died(key)))
 
+    def resized(self, storage: torch.UntypedStorage) -> None:
+        """Give a storage whose size was changed another place; one of no bytes has none, but keeps its memory's name."""
+        live = self._live.get(storage._cdata)
+        if live is None:
+            return
+        if live.place.num_bytes:
+            self.free(live.place, live.memory)
+        num_bytes = storage.nbytes()
+        place = self.allocate(num_bytes, live.memory) if num_bytes else _NO_PLACE
+        self._live[storage._cdata] = live._replace(place=place)
+
     def allocate(self, num_bytes: int, memory: Memory) -> Place:
         """Allocate bytes that belong to no storage, or not yet."""
         place = memory.allocate(num_bytes)
@@ -129,7 +141,7 @@ class SimulatedNotebook(Notebook):
         except (RuntimeError, NotImplementedError):
             return None, 0
         live = self._live.get(storage._cdata)
-        return (None, 0) if live is None else (storage, live.place.address)
+        return (None, 0) if live is None or not live.place.num_bytes else (storage, live.place.address)
 
     def device_of(self, tensor: torch.Tensor) -> int:
         """Return the index of the GPU that a tensor was placed on; -1 for the host."""
@@ -138,7 +150,8 @@ class SimulatedNotebook(Notebook):
 
     def _died(self, key: int) -> None:
         live = self._live.pop(key)
-        self.free(live.place, live.memory)
+        if live.place.num_bytes:
+            self.free(live.place, live.memory)
 
     def _memory_event(self, place: Place, memory: Memory, num_bytes: int) -> None:
         module, operator, in_backward, recomputed = self.standing

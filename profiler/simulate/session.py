@@ -32,6 +32,7 @@ from profiler.simulate.flops import Cost
 from profiler.simulate.memory import GPU_DEVICE, HOST_DEVICE, DeviceMemory, HostMemory, Memory
 from profiler.simulate.notebook import SimulatedNotebook
 from profiler.simulate.pinned import pinned_kernels
+from profiler.simulate.ranks import Ranks
 from profiler.simulate.refusals import refusal_of
 from profiler.simulate.surroundings import describe_simulation
 from profiler.simulate.tracker import Tracker
@@ -100,6 +101,9 @@ class Simulation(Session):
         self._roofline = None if gpu is None else Roofline(gpu, assumptions)
         self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)
         self._modes.append(self._tracker)
+        self.ranks = Ranks(self.device, self.tell, self._pages.resized)
+        """Makes the program one of several processes, where it wants to be."""
+        self._modes.append(self.ranks)
         self._running = ExitStack()
         self._is_open = False
         self._is_closed = False

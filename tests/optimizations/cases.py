@@ -165,6 +165,9 @@ ORACLES: dict[str, str] = {
     "tf32": f"{_GPU_ONLY}::test_a_switch_changes_no_byte_and_says_so",
     "cudnn-benchmark": f"{_GPU_ONLY}::test_a_switch_changes_no_byte_and_says_so",
     "paged-adamw-8bit": "tests/optimizations/test_quantized_optimizers.py::test_paged_states_are_on_the_host_and_their_scales_on_the_gpu",
+    "ddp": "tests/optimizations/test_parallelism.py::test_buckets_are_as_large_as_the_gradients",
+    "zero1": "tests/optimizations/test_parallelism.py::test_the_fullest_rank_of_zero_1_keeps_the_state_of_its_parameters",
+    "fsdp2": "tests/optimizations/test_parallelism.py::test_a_rank_of_fsdp2_holds_its_share_of_parameters_and_state",
     "efficient": "tests/simulate/cuda/test_sdpa.py::test_efficient_keeps_the_mask_of_every_call_in_the_compute_dtype",
 }
 """Of those that one engine runs alone, or a CPU cannot: the test that holds their bytes."""
