@@ -72,7 +72,7 @@ class MaxSplitSize(AllocatorSetting):
             kind=ParameterKind.INTEGER,
             default=128,
             low=21,
-            high=1 << 20,
+            high=1_000_000,
             help="Blocks of so many MiB and more are never split.",
         ),
     )
