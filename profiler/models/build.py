@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from profiler.errors import SpecError, unknown_name
 from profiler.models.catalogue import config_of, facts_of
-from profiler.models.config import RECURRENT_TYPES, SPELLINGS, ConfigFacts, Head
+from profiler.models.config import RECURRENT_TYPES, SPELLINGS, ConfigFacts, Head, structure_of
 from profiler.models.recurrent import RecurrentLM
 from profiler.spec import Model
 
@@ -28,9 +28,6 @@ _AUTO_MODELS: dict[Head, Any] = {
     Head.MASKED_LM: AutoModelForMaskedLM,
     Head.SEQ2SEQ: AutoModelForSeq2SeqLM,
 }
-_NOT_STRUCTURE = frozenset(("auto_map", "dtype", "torch_dtype", "quantization_config", "transformers_version", "use_cache"))
-"""Keys that say how weights are loaded or which code to run. The dtype is the job's, and a cache is made only for those who ask."""
-
 _SIZES = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size")
 _BUILD_ERRORS = (
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError, ImportError, NotImplementedError),
@@ -121,18 +118,9 @@ def _transformers_config(name: str, config: dict[str, Any]) -> PretrainedConfig:
             "model_type", model_type, known, "transformers builds the types it knows; code that comes with a model is not run."
         )
     kind = CONFIG_MAPPING[model_type]
-    values = _structure({key: value for key, value in config.items() if key != "model_type"})
+    values = structure_of(config)
     _check_named(name, kind, values)
     return kind(**values, use_cache=False)  # type: ignore[call-arg]
-
-
-def _structure(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration without what is not structure; implementations can name code to fetch, so they go, nested ones too."""
-    return {
-        key: _structure(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in _NOT_STRUCTURE and not key.endswith("_implementation")
-    }
 
 
 def _check_named(name: str, kind: type[PretrainedConfig], values: dict[str, Any]) -> None:

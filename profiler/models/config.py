@@ -83,6 +83,9 @@ _LIMITS: dict[str, int] = {
     "sliding_window": 1_073_741_824,
 }
 
+_NOT_STRUCTURE = frozenset(("auto_map", "dtype", "model_type", "torch_dtype", "quantization_config", "transformers_version", "use_cache"))
+"""Keys that say how weights are loaded or which code to run. The dtype is the job's, and a cache is made only for those who ask."""
+
 
 class Head(StrEnum):
     """What sits on the model and so what it is fed and what it can do."""
@@ -161,6 +164,18 @@ def head_of(config: Mapping[str, Any]) -> Head:
     if "MaskedLM" in named or (model_type in _ENCODER_TYPES and config.get("is_decoder") is not True and "CausalLM" not in named):
         return Head.MASKED_LM
     return Head.CAUSAL_LM
+
+
+def structure_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without its ``model_type`` and what is not structure.
+
+    That is how weights are loaded or which code to run. Implementations can name code to fetch, so they go, nested ones too.
+    """
+    return {
+        key: structure_of(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in _NOT_STRUCTURE and not key.endswith("_implementation")
+    }
 
 
 def check_workload(facts: ConfigFacts, workload: Workload, name: str) -> None:

@@ -1,0 +1,18 @@
+"""A `Job` -> programs and configurations of other tools that do the same, each with what it cannot say."""
+
+from __future__ import annotations
+
+from profiler.optimizations.export.program import Program
+from profiler.optimizations.export.pytorch import pytorch_program
+from profiler.spec import Job
+
+__all__ = ["Program", "export_job"]
+
+
+def export_job(job: Job) -> tuple[Program, ...]:
+    """Return the job in the words of each tool.
+
+    Raises:
+        SpecError: the job is not possible.
+    """
+    return (pytorch_program(job),)
