@@ -62,7 +62,9 @@ def _side(run: Footprint) -> Side:
 def _difference(one: Side, other: Side, by: str) -> None:
     change = other.timeline.peak_bytes - one.timeline.peak_bytes
     table = module_difference(one, other) if by == _BY[0] else alive_difference(one, other).table
-    st.markdown(f"At its peak the other run holds **{format_bytes(change, signed=True)}**; the differences below add up to it.")
+    st.markdown(
+        f"The other run's peak is **{format_bytes(abs(change))}** {'lower' if change < 0 else 'higher'}: the differences add up to it."
+    )
     if table.empty:
         return
     components.table(table.head(_MAX_ROWS), key="compare_difference", alt="What the peaks of two runs hold more or less")

@@ -27,16 +27,14 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     saved = baseline.peak_bytes - best.peak_bytes
     percent = f"{100 * abs(saved) / max(baseline.peak_bytes, 1):.0f} %"
     share = f"{format_bytes(abs(saved))} {'saved' if saved >= 0 else 'more'}, {percent}"
-    where = f"peak in {baseline.peak.phase}"
+    full = f"{exact_bytes(best.peak_bytes)} with {name}, {best.provenance}; the baseline's are {exact_bytes(baseline.peak_bytes)}."
     row = [
-        components.Metric("Baseline", format_bytes(baseline.peak_bytes), exact_bytes(baseline.peak_bytes), where),
-        components.Metric(name.capitalize(), format_bytes(best.peak_bytes), f"{exact_bytes(best.peak_bytes)}; {name}", share),
+        components.Metric(name.capitalize(), format_bytes(best.peak_bytes), full, f"{share} of {format_bytes(baseline.peak_bytes)}"),
         *_budget(best, budget_bytes),
         components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], f"baseline {_short(step_time(baseline))}"),
+        components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"),
     ]
-    if best.loss is not None or len(row) < 4:
-        row.append(components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"))
-    components.metrics(row[:4])
+    components.metrics(row)
 
 
 def main_chart(compared: Compared, budget_bytes: int | None) -> None:
@@ -110,6 +108,8 @@ def _short(text: str) -> str:
 
 
 def _loss_help(run: Footprint) -> str:
+    if run.loss is None:
+        return "A simulation computes no numbers. Measure to see what a toggle does to the loss."
     return f"After {len(run.losses)} steps on the same batches. Run again, equal steps differed by {run.loss_tolerance:.1e} at most."
 
 

@@ -22,10 +22,16 @@ class _Followed:
     def __init__(self, comparison: Comparison, engine: str, before: _Followed | None) -> None:
         self.runs = ComparisonRuns(session.jobs(), comparison, engine, owner=_owner())
         self.runs.look()
+        self.cancelled = False
         # A simulation takes seconds: once asked for, every change is followed. To measure takes the machine, and is asked for each time.
         self.started: bool = before is not None and before.started and engine == before.runs.engine != CAPTURE
         if before is not None:
             before.runs.cancel(keeping=self.runs if self.started else None)
+
+    def cancel(self) -> None:
+        """End the runs, and follow no change any more."""
+        self.started, self.cancelled = False, True
+        self.runs.cancel()
 
 
 def panel(comparison: Comparison, engine: str, *, place: str = "compare", label: str = "Compare") -> Compared:
@@ -44,10 +50,11 @@ def panel(comparison: Comparison, engine: str, *, place: str = "compare", label:
     if followed.started:
         followed.runs.advance()
     if followed.started and not followed.runs.ended:
-        _follow(followed.runs, place)
-    elif not followed.runs.ended:
-        _offer(followed, place, label)
-    _tell_failures(followed.runs)
+        _follow(followed, place)
+    else:
+        _tell_failures(followed)
+        if any(run.state is not RunState.DONE for run in followed.runs.runs.values()):
+            _offer(followed, place, label)
     return followed.runs.compared()
 
 
@@ -66,42 +73,52 @@ def _owner() -> str:
 
 
 def _offer(followed: _Followed, place: str, label: str) -> None:
-    def start() -> None:
-        followed.started = True
+    """Draw the button that starts what is missing; of a comparison that ended, all that gave no result begins anew."""
+    runs = followed.runs
 
-    num_missing = sum(not run.ended for run in followed.runs.runs.values())
+    def start() -> None:
+        again = _Followed(runs.comparison, runs.engine, None)
+        again.started = True
+        session.remember(f"{place}_followed", again)
+
+    num_missing = sum(run.state is not RunState.DONE for run in runs.runs.values())
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(label, type="primary", on_click=start, key=f"{place}_start")
-        here = f", {len(followed.runs.runs) - num_missing} are here already" if num_missing < len(followed.runs.runs) else ""
-        st.caption(f"{num_missing} runs to make{here}. All together comes first, then each alone, in order, and all but one.")
+        here = f", {len(runs.runs) - num_missing} are here already" if num_missing < len(runs.runs) else ""
+        st.caption(f"{_counted(num_missing)} to make{here}. All together comes first, then the order of the waterfall and the rest.")
 
 
-def _follow(runs: ComparisonRuns, place: str) -> None:
+def _counted(num_runs: int) -> str:
+    return f"{num_runs} run" + ("s" if num_runs != 1 else "")
+
+
+def _follow(followed: _Followed, place: str) -> None:
     """Draw the progress, which looks again by itself; the page is drawn anew when another run is done."""
+    runs = followed.runs
     num_known = len(runs.compared().footprints)
 
     def poll() -> None:
         known = runs.advance().footprints
         if len(known) != num_known or runs.ended:
             st.rerun()
-        _draw_progress(runs, place)
+        _draw_progress(followed, place)
 
     components.fragment(poll, every_seconds=_POLL_SECONDS)
 
 
-def _draw_progress(runs: ComparisonRuns, place: str) -> None:
-    every = runs.runs.values()
+def _draw_progress(followed: _Followed, place: str) -> None:
+    every = followed.runs.runs.values()
     num_ended = sum(run.ended for run in every)
     running = [name_of(run.switched) for run in every if run.state is RunState.RUNNING]
     now = f": {'; '.join(running)}" if running else ""
-    st.progress(num_ended / len(runs.runs), text=f"{num_ended} of {len(runs.runs)} runs are done{now}")
-    st.button("Cancel", on_click=runs.cancel, key=f"{place}_cancel")
+    st.progress(num_ended / len(every), text=f"{num_ended} of {len(every)} runs are done{now}")
+    st.button("Cancel", on_click=followed.cancel, key=f"{place}_cancel")
 
 
-def _tell_failures(runs: ComparisonRuns) -> None:
-    failed = [run for run in runs.runs.values() if run.state in (RunState.FAILED, RunState.CANCELLED)]
-    for message in dict.fromkeys(run.message for run in failed if run.state is RunState.FAILED):
+def _tell_failures(followed: _Followed) -> None:
+    failed = [run for run in followed.runs.runs.values() if run.state is RunState.FAILED]
+    for message in dict.fromkeys(run.message for run in failed):
         names = ", ".join(name_of(run.switched) for run in failed if run.message == message)
         st.error(f"{names}: {message or 'the run failed and left no words.'}")
-    if any(run.state is RunState.CANCELLED for run in failed):
+    if followed.cancelled or any(run.state is RunState.CANCELLED for run in followed.runs.runs.values()):
         st.info("Cancelled. What was done until then is kept and shown.")

@@ -21,6 +21,8 @@ from profiler.units import format_bytes
 
 _ADD, _SWEEP = "compare_add", "sweep"
 _ENGINES = {Provenance.MEASURED: "measured", Provenance.SIMULATED: "simulated"}
+_NAME_WIDTH = 300
+"""So that the buttons of all rows stand under each other."""
 EXAMPLES = {
     WorkloadKind.TRAIN: (Toggle("bfloat16"), Toggle("checkpointing"), Toggle("adamw-8bit"), Toggle("lora")),
     WorkloadKind.PREFILL: (Toggle("bfloat16"), Toggle("flash")),
@@ -33,11 +35,13 @@ def draw(baseline: Job) -> tuple[Comparison | None, int | None]:
     """Draw the choice of toggles or of a family, and the budget; return what is to be compared, None where nothing is chosen, and bytes.
 
     Raises:
-        SpecError: the address names an optimization that is not known, or too many.
+        SpecError: too many are chosen, or one twice.
     """
     kind = baseline.workload.kind
     offered = {family: items for family, items in families().items() if kind in family.workloads}
     toggles = _chosen()
+    with components.refusals_shown():
+        _read()
     budget_bytes = _controls(baseline, offered, toggles)
     family = next((family for family in offered if family.name == session.chosen(_SWEEP)), None)
     if family is not None:
@@ -72,7 +76,18 @@ def catalogue(baseline: Job) -> None:
 
 
 def _chosen() -> tuple[Toggle, ...]:
-    return links.toggles_from_text(session.chosen("toggles") or "")
+    """Return the toggles of the address; none where it names what is not possible, which `draw` says."""
+    try:
+        return _read()
+    except SpecError:
+        return ()
+
+
+def _read() -> tuple[Toggle, ...]:
+    toggles = links.toggles_from_text(session.chosen("toggles") or "")
+    for toggle in toggles:
+        REGISTRY[toggle.name].read_options(dict(toggle.options))
+    return toggles
 
 
 def _choose(toggles: tuple[Toggle, ...]) -> None:
@@ -126,7 +141,7 @@ def _add(toggles: tuple[Toggle, ...]) -> None:
 def _row(place: int, toggle: Toggle, num: int) -> None:
     item = REGISTRY[toggle.name]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"compare_toggle_{place}"):
-        st.markdown(f"{place + 1}. **{item.family.label}:** {item.label}")
+        st.markdown(f"{place + 1}. **{item.family.label}:** {item.label}", width=_NAME_WIDTH)
         options = f": {', '.join(f'{name} {value}' for name, value in toggle.options)}" if toggle.options else ""
         with st.popover(f"{'Options' if item.parameters else 'About'}{options}", key=f"compare_about_{place}"):
             st.markdown(item.explanation)

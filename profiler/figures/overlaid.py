@@ -112,7 +112,7 @@ def _peak(line: _Line, theme: Theme) -> go.Scatter:
         y=line.timeline.total[line.rows[row]].astype(np.float64),
         mode="markers+text",
         text=[format_bytes(line.timeline.peak_bytes)] * len(row),
-        textposition="middle right" if len(row) and line.x[row[0]] < (line.x[0] + line.x[-1]) / 2 else "middle left",
+        textposition="top right" if len(row) and line.x[row[0]] < (line.x[0] + line.x[-1]) / 2 else "top left",
         textfont={"color": theme.text, "size": 13},
         marker={"symbol": "diamond", "size": 9, "color": theme.text},
         cliponaxis=False,

@@ -16,8 +16,8 @@ from profiler.units import format_bytes
 
 Cost = Literal["time", "loss"]
 HEIGHT = 420
-_MANY = 8
-"""Names are written beside so many points at most; hovering tells the others."""
+_CHARACTER_SHARE, _LINE_SHARE = 0.009, 0.06
+"""About how much of a chart's width a character takes, and of its height a line; hovering tells names that have no room."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ def pareto_figure(
     if not points:
         return empty_figure(colors, HEIGHT, f"The {cost} of these runs was not measured.")
     figure = go.Figure(layout=base_layout(colors, height=HEIGHT))
-    for is_dominated in (True, False):
-        figure.add_trace(_marks([one for one in points if one.is_dominated == is_dominated], is_dominated, len(points), colors))
     highest = max(point.num_bytes for point in points)
+    named = _named(points, highest)
+    for is_dominated in (True, False):
+        figure.add_trace(_marks([one for one in points if one.is_dominated == is_dominated], is_dominated, named, colors))
     axis = byte_axis(max(highest, budget_bytes or 0) if budget_bytes is not None and budget_bytes < 2 * highest else highest)
     titles = {"time": "Time of a step (s)", "loss": "Loss after the last step"}
     figure.update_layout(xaxis=byte_axis_layout(axis, "Peak allocated"), yaxis_title={"text": titles[cost], "font": {"size": 13}})
@@ -84,15 +85,27 @@ def _said(name: str, run: Footprint) -> str:
     return f"{plain(name)}<br>{format_bytes(run.peak_bytes)}<br>time {step_time(run)}<br>loss {loss(run)}"
 
 
-def _marks(points: list[_Point], is_dominated: bool, num_points: int, theme: Theme) -> go.Scatter:
+def _named(points: list[_Point], highest: int) -> set[str]:
+    """Return the names that have room beside their points without lying over another one: of the best runs first."""
+    tallest = max((abs(point.cost) for point in points), default=0.0) or 1.0
+    taken: list[tuple[float, float, float]] = []
+    named = set()
+    for point in sorted(points, key=lambda one: (one.is_dominated, one.num_bytes)):
+        x, y, half = point.num_bytes / highest, point.cost / tallest, _CHARACTER_SHARE * len(point.name) / 2
+        if all(abs(y - other_y) > _LINE_SHARE or abs(x - other_x) > half + other_half for other_x, other_y, other_half in taken):
+            taken.append((x, y, half))
+            named.add(point.name)
+    return named
+
+
+def _marks(points: list[_Point], is_dominated: bool, named: set[str], theme: Theme) -> go.Scatter:
     color = theme.muted if is_dominated else theme.accent
-    has_names = not is_dominated or num_points <= _MANY
     return go.Scatter(
         name="Another run is better in everything" if is_dominated else "No other run is better in everything",
         x=[float(point.num_bytes) for point in points],
         y=[point.cost for point in points],
-        mode="markers+text" if has_names else "markers",
-        text=[plain(point.name) for point in points],
+        mode="markers+text",
+        text=[plain(point.name) if point.name in named else "" for point in points],
         textposition="top center",
         textfont={"size": 11, "color": theme.muted if is_dominated else theme.text},
         cliponaxis=False,
