@@ -120,15 +120,16 @@ def validate(job: Job) -> Job:
 
 
 def switch_on(job: Job, toggles: Iterable[Toggle]) -> Job:
-    """Return ``job`` with more switched on: each takes the place of what the job has of the same exclusive family.
+    """Return ``job`` with more switched on: each takes the place of what the job has of the same name or exclusive family.
 
     Raises:
         SpecError: as `validate`; two of ``toggles`` may exclude each other too.
     """
     added = tuple(map(_canonical, toggles))
     taken = {family for toggle in added if (family := REGISTRY[toggle.name].family).exclusive}
-    kept = tuple(toggle for toggle in validate(job).toggles if REGISTRY[toggle.name].family not in taken)
-    return validate(replace(validate(job), toggles=(*kept, *added)))
+    names, job = {toggle.name for toggle in added}, validate(job)
+    kept = tuple(toggle for toggle in job.toggles if REGISTRY[toggle.name].family not in taken and toggle.name not in names)
+    return validate(replace(job, toggles=(*kept, *added)))
 
 
 def setup_for(job: Job) -> Setup:

@@ -18,7 +18,7 @@ from profiler.analysis.fit import judge_fit
 from profiler.capture import gpu as gpu_capture
 from profiler.devices import GPUS
 from profiler.errors import SpecError
-from profiler.optimizations.registry import setup_for, validate
+from profiler.optimizations.registry import setup_for, switch_on, validate
 from profiler.recording import Recording
 from profiler.simulate.engine import simulate_job
 from profiler.spec import Job, Model, Toggle, Workload
@@ -76,6 +76,11 @@ def test_settings_are_torchs_text_and_the_model_reads_it(toggles: tuple[str, ...
 def test_settings_survive_being_told_as_a_snapshot_tells_them(text: str) -> None:
     config = AllocatorConfig.parse(text)
     assert AllocatorConfig.from_settings(config.to_settings()) == config
+
+
+def test_switching_a_setting_on_again_replaces_it_and_keeps_the_others() -> None:
+    again = switch_on(job("roundup-power2:divisions=4", "expandable-segments"), [Toggle.parse("roundup-power2:divisions=16")])
+    assert {"expandable-segments", "roundup-power2:divisions=16"} == {str(toggle) for toggle in again.toggles} - {"adamw", "float32"}
 
 
 def test_a_setting_below_what_torch_allows_is_refused() -> None:
