@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from profiler.optimizations.export.program import Program
 from profiler.optimizations.export.pytorch import pytorch_program
+from profiler.optimizations.export.settings import deepspeed_settings, torchtitan_settings
+from profiler.optimizations.export.trainer import trainer_program
 from profiler.spec import Job
 
 __all__ = ["Program", "export_job"]
@@ -15,4 +17,4 @@ def export_job(job: Job) -> tuple[Program, ...]:
     Raises:
         SpecError: the job is not possible.
     """
-    return (pytorch_program(job),)
+    return (pytorch_program(job), trainer_program(job), deepspeed_settings(job), torchtitan_settings(job))

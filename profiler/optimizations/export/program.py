@@ -36,3 +36,8 @@ def switched_on(job: Job) -> dict[str, Mapping[str, Value]]:
 def is_said_by_job(item: Optimization) -> bool:
     """Return whether an optimization is only another way to write a field of the job, and so never among its toggles."""
     return type(item).rewrite is not Optimization.rewrite
+
+
+def not_said(name: str, tool: str) -> str:
+    """Return the sentence for an optimization that a tool has no setting for."""
+    return f"{name}: {tool} has no setting for it that is known here. The PyTorch script may have it."

@@ -5,7 +5,7 @@ It is written from the same facts as the run: the order of its statements is tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ def pytorch_program(job: Job) -> Program:
             missing.append(f"{name}: {MISSING[name]}")
         else:
             _write(draft, name, options)
-    text = "" if head not in _MODEL_CLASSES else "\n".join(_lines(draft, _MODEL_CLASSES[head])) + "\n"
+    text = "" if head not in _MODEL_CLASSES else "\n".join(_lines(draft)) + "\n"
     return Program(tool="PyTorch", filename="run.py", language="python", text=text, missing=tuple(missing))
 
 
@@ -239,14 +239,41 @@ MISSING: dict[str, str] = {
 """Why an optimization is not written, and what to do."""
 
 
-def _lines(draft: Draft, model_class: str) -> list[str]:
-    job, workload = draft.job, draft.job.workload
-    config = config_of(job.model)
+def model_lines(job: Job, names: Collection[str], imports: Iterable[str] = ()) -> list[str]:
+    """Return the lines that build a job's model with some of its optimizations, from the imports on.
+
+    Args:
+        job: validated; transformers has its model.
+        names: of the optimizations that are to be written.
+        imports: what else is imported.
+    """
+    draft = Draft(job)
+    draft.imports.update(imports)
+    for name, options in switched_on(job).items():
+        if name in names:
+            _write(draft, name, options)
+    return _model(draft)
+
+
+def _lines(draft: Draft) -> list[str]:
+    workload = draft.job.workload
+    is_training = workload.kind is WorkloadKind.TRAIN
+    return [
+        *_model(draft),
+        f"model.train({is_training})",
+        *(_training(draft) if is_training else _inference(draft)),
+        'if device == "cuda":',
+        '    print(f"peak allocated {torch.cuda.max_memory_allocated():,} B, reserved {torch.cuda.max_memory_reserved():,} B")',
+    ]
+
+
+def _model(draft: Draft) -> list[str]:
+    config = config_of(draft.job.model)
+    model_class = _MODEL_CLASSES[facts_of(draft.job.model).head]
     draft.imports.add(f"from transformers import AutoConfig, {model_class}")
     attention = f', attn_implementation="{draft.attention}"' if draft.attention else ""
-    body = _training(draft) if workload.kind is WorkloadKind.TRAIN else _inference(draft)
     return [
-        f'"""{_one_line(job.title)}"""',
+        f'"""{_one_line(draft.job.title)}"""',
         "",
         *(["import os", ""] if draft.environment else []),
         *(f'os.environ["{name}"] = "{value}"  # before torch is imported' for name, value in draft.environment.items()),
@@ -258,13 +285,9 @@ def _lines(draft: Draft, model_class: str) -> list[str]:
         "}",
         *draft.switches,
         f"config = AutoConfig.for_model({config['model_type']!r}, use_cache=False, **structure)",
-        f"torch.manual_seed({workload.seed})",
+        f"torch.manual_seed({draft.job.workload.seed})",
         f"model = {model_class}.from_config(config, dtype=torch.{draft.dtype}{attention}).to(device)  # your weights: from_pretrained",
         *draft.changes,
-        f"model.train({workload.kind is WorkloadKind.TRAIN})",
-        *body,
-        'if device == "cuda":',
-        '    print(f"peak allocated {torch.cuda.max_memory_allocated():,} B, reserved {torch.cuda.max_memory_reserved():,} B")',
     ]
 
 
