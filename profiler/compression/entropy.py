@@ -66,7 +66,7 @@ class CodedFile:
         blobs: list[bytes] = []
         counted = dict.fromkeys(("matrices_bytes", "fixed_bytes", "entropy_bytes", "coded_bytes"), 0.0)
         written: dict[tuple[Any, ...], str] = {}
-        for name, tensor in tensors_of(model):
+        for name, tensor in list(tensors_of(model)):  # held together, since a storage that is freed may be another's the next moment
             key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
             if tensor.numel() and key in written:
                 entries.append({"name": name, "same_as": written[key]})
@@ -91,8 +91,6 @@ class CodedFile:
         return same_numbers(dict(tensors_of(model)), read_weights(path, self.coder))
 
     def _streams(self, name: str, tensor: Tensor) -> Streams:
-        if tensor.is_quantized:
-            tensor = tensor.int_repr()
         if name in self.codebooks:
             return index_streams(tensor, self.codebooks[name])
         return byte_streams(tensor, planes=self.name in ("huffman", "ans"))

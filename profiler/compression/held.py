@@ -42,7 +42,10 @@ def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def plain_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield the dense tensors that a tensor consists of: of a subclass its inner ones, of a sparse one indices and values."""
+    """Yield the dense tensors that a tensor consists of: of a subclass its inner ones, of a sparse one indices and values.
+
+    The integers of a quantized tensor are a copy: hold on to what is yielded as long as storages are compared.
+    """
     if isinstance(tensor, nn.Parameter):
         tensor = tensor.data if type(tensor) is nn.Parameter else tensor
     if hasattr(tensor, "__tensor_flatten__"):
@@ -53,9 +56,10 @@ def plain_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{part}", getattr(tensor, part)()
     elif tensor.layout is not torch.strided:
         raise NotImplementedError(f"{name} has the layout {tensor.layout}, whose parts are not counted here.")
+    elif tensor.is_quantized:
+        yield from _quantized_parts(name, tensor)
     else:
         yield name, tensor
-        yield from _scales(name, tensor)
 
 
 def inside(value: Any) -> Iterator[Tensor]:
@@ -79,8 +83,12 @@ def unique_storages(tensors: Iterable[tuple[str, Tensor]]) -> list[Tensor]:
     return list(first.values())
 
 
-def _scales(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yield the scales and zero points of a quantized tensor of torch, which are no part of its storage where there is one a row."""
-    if tensor.is_quantized and tensor.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
+def _quantized_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the integers of a quantized tensor of torch, and scales and zero points: one each, or one a row."""
+    yield f"{name}.integers", tensor.int_repr()
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        yield f"{name}.scale", torch.tensor(tensor.q_scale(), dtype=torch.float64)
+        yield f"{name}.zero_point", torch.tensor(tensor.q_zero_point(), dtype=torch.int64)
+    else:
         yield f"{name}.scales", tensor.q_per_channel_scales()
         yield f"{name}.zero_points", tensor.q_per_channel_zero_points()

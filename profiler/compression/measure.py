@@ -169,7 +169,7 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
         conversion_seconds=sum(stage.conversion_seconds for stage in stages),
         stages=stages,
         exact_file=exact,
-        notes=(*subject.notes, *_size_notes(size, baseline.size)),
+        notes=(*subject.notes, *size_notes(size, baseline.size)),
         model_hash=baseline.digest,
         histograms={"edges": edges, "before": baseline.counts, "after": counts},
         versions=library_versions(),
@@ -177,7 +177,7 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
     )
 
 
-def _size_notes(size: Size, baseline: Size) -> list[str]:
+def size_notes(size: Size, baseline: Size) -> list[str]:
     """Say where one of the three ways to count is blind."""
     notes = []
     if baseline.held_bytes < NOISE_BYTES:

@@ -178,8 +178,8 @@ PROMISES: tuple[Promise, ...] = (
         claim="Sparse storage of a model with 40 % zeros reduces it to 0.6.",
         formula="nonzeros / numbers = 0.6",
         corrected=(
-            "Indices take bytes too. With 40 % zeros: bitmask 0.6 + 1/32 = 0.63 of each matrix, CSR with 32-bit indices 1.2, COO 3.0. Smaller"
-            " than dense: bitmask from 3 % zeros, CSR from 50 %, 67 % or 80 %, by its indices."
+            "Indices take bytes too. With 40 % zeros: bitmask 0.6 + 1/32 = 0.63 of each matrix, CSR with 32-bit indices 1.2, COO 3.0."
+            " Smaller than dense: bitmask from 3 % zeros, CSR from 50 %, 67 % or 80 %, by its indices."
         ),
         stages=("prune:amount=0.4", "store-csr"),
         judge=_sparse,

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from profiler.compression.layers import replace_module
+from profiler.compression.packed import PackedLinear
 from profiler.compression.subject import Subject
+from profiler.optimizations.nf4 import Nf4Linear
 
 _WHAT = "linear layers, which this library quantizes"
 
@@ -65,17 +67,21 @@ def intx_weight_only(subject: Subject, bits: str, group: str) -> None:
 
 
 def packed(subject: Subject, bits: str, group: str) -> None:
-    """Quantize weights with hqq, several a byte; layers whose size is no multiple of the group stay as they are."""
-    with _quietly():
-        from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
-
+    """Pack weights, several a byte; layers whose rows are no multiple of the group stay as they are."""
     untie(subject)
-    config = BaseQuantizeConfig(nbits=int(bits), group_size=int(group), axis=1)
-    fitting = {name: module for name, module in _linears(subject.model).items() if module.weight.numel() % int(group) == 0}
-    for name, module in fitting.items():
-        new = HQQLinear(module, config, compute_dtype=torch.float32, device="cpu", del_orig=True)
-        replace_module(subject.model, name, new)
-    subject.note_changed(len(fitting), _WHAT)
+    fitting = {name: layer for name, layer in _linears(subject.model).items() if layer.in_features % int(group) == 0}
+    for name, layer in fitting.items():
+        bias = None if layer.bias is None else layer.bias.detach()
+        replace_module(subject.model, name, PackedLinear(layer.weight.detach(), bias, int(bits), int(group)))
+    subject.note_changed(len(fitting), f"linear layers with rows of a multiple of {group}")
+
+
+def nf4(subject: Subject) -> None:
+    """Pack weights of linear layers but the output layer as NF4, as bitsandbytes does."""
+    fitting = {name: layer for name, layer in _linears(subject.model).items() if name != subject.task.head}
+    for name, layer in fitting.items():
+        replace_module(subject.model, name, Nf4Linear(layer, torch.device("cpu"), torch.float32))
+    subject.note_changed(len(fitting), "linear layers beside the output layer")
 
 
 def dynamic_int8(subject: Subject, engine: str) -> None:
@@ -97,8 +103,9 @@ def dynamic_float16(subject: Subject) -> None:
 
 def static_int8(subject: Subject, batches: int) -> None:
     """Export the model, observe the ranges of activations, and convert: weights are int8, and their originals stay beside them."""
-    from torchao.quantization.pt2e import quantize_pt2e
-    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+    with _quietly():
+        from torchao.quantization.pt2e import quantize_pt2e
+        from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
     task = subject.task
     shapes = {batch.inputs.shape for batch in task.held_out()}

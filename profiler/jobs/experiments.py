@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.compression import lab
+from profiler.compression.base import Technique, to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result, ResultStore
 from profiler.devices import this_machine
@@ -93,9 +94,7 @@ class Experiments:
         Raises:
             SpecError: a package is missing; the sentence says which.
         """
-        for technique in experiment.techniques:
-            if technique.to_install:
-                raise SpecError(f"{technique.label} cannot be measured here. {technique.to_install}")
+        _check_packages(experiment)
         run_id, key = uuid.uuid4().hex[:12], result_key(experiment)
         kept = None if fresh else self.store.find(key)
         state = RunState.DONE if kept else RunState.QUEUED
@@ -217,6 +216,15 @@ def result_key(experiment: Experiment) -> str:
         "host": [machine.host, machine.cpu, machine.num_cores, machine.platform],
     }
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:24]
+
+
+def _check_packages(experiment: Experiment) -> None:
+    """Refuse what needs a package that is not installed."""
+    model = lab.MODELS.get(experiment.model)
+    items: list[lab.LabModel | Technique] = [*([model] if model else []), *experiment.techniques]
+    for item in items:
+        if missing := to_install(item.needs):
+            raise SpecError(f"{item.label} cannot be measured here. {missing}")
 
 
 def _tell(run: _Run, **changes: Any) -> None:

@@ -7,7 +7,6 @@ from profiler.optimizations.base import Parameter, ParameterKind
 
 _AO = "torch.ao.quantization: https://docs.pytorch.org/docs/stable/quantization.html"
 _TORCHAO = "torchao: https://docs.pytorch.org/ao/stable/"
-_HQQ = "hqq: https://github.com/mobiusml/hqq"
 
 _HALF_FORMULA = "2 bytes a number instead of 4: 0.5 of the model"
 _INT8_FORMULA = "rows x columns + 4 bytes a row (scale) for each linear layer; embeddings stay float32"
@@ -53,7 +52,7 @@ DYNAMIC_INT8 = Technique(
         " tensor. Fast, but one range for all activations costs much quality on real language models. Layers of another class, such as"
         " GPT-2's Conv1D, are skipped without a word: the notes say how many layers were changed. Some engines pack a second copy."
     ),
-    formula="rows x columns bytes a layer and one scale; embeddings stay float32",
+    formula="rows x columns + 16 bytes (scale and zero point) a layer; embeddings stay float32",
     source=_AO,
     code="quantize:dynamic_int8",
     parameters=(
@@ -171,24 +170,38 @@ INT4_IN_INT8 = Technique(
 
 PACKED = Technique(
     name="packed-int",
-    label="int8, int4, int2 packed (hqq)",
+    label="int8, int4, int2, int1, packed",
     kind=Kind.QUANTIZATION,
     saves=Saves.MEMORY,
     promise="An eighth of the memory with 4 bits.",
     explanation=(
-        "Weights of linear layers are packed, two (int4) or four (int2) a byte, with a scale and a zero point for each group, found by"
-        " half-quadratic optimization; each product expands them first. int4 costs little on a small model and more on one that was"
-        " quantized before; int2 costs much. The scales of groups keep it above bits / 32."
+        "Weights of linear layers are packed, two (int4) or four (int2) a byte, with a scale and a lowest value for each group, whose"
+        " range is searched for the least error; each product expands them first. int4 costs little on a small model and more on one that"
+        " was quantized before; int2 costs much. The scales of groups keep it above bits / 32."
     ),
-    formula="bits / 8 bytes a weight + 8 bytes (scale and zero point) a group; embeddings stay float32",
-    source=_HQQ,
+    formula="bits / 8 bytes a weight + 8 bytes (scale and lowest value) a group; embeddings stay float32",
+    source="round to nearest in groups, the layout of hqq and GPTQ files: https://github.com/mobiusml/hqq",
     code="quantize:packed",
     parameters=(
         Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("1", "2", "4", "8"), help="bits a weight"),
         Parameter(name="group", kind=ParameterKind.CHOICE, default="64", choices=("32", "64", "128"), help="weights that share a scale"),
     ),
     amount="bits",
-    needs=("hqq",),
+)
+
+NF4 = Technique(
+    name="nf4",
+    label="NF4 (as bitsandbytes stores it)",
+    kind=Kind.QUANTIZATION,
+    saves=Saves.MEMORY,
+    promise="4 bits that suit normally distributed weights.",
+    explanation=(
+        "Two weights a byte, each one of 16 levels that are denser where weights are, with a scale for 64 of them. The output layer and"
+        " embeddings stay float32."
+    ),
+    formula="0.5 bytes a weight + 4 bytes a group of 64 + 64 bytes (levels) a layer, in all linear layers but the output",
+    source="Dettmers et al. 2023: QLoRA, arXiv:2305.14314",
+    code="quantize:nf4",
 )
 
 K_MEANS = Technique(
@@ -220,6 +233,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     FLOAT8_WEIGHT_ONLY,
     INT4_IN_INT8,
     PACKED,
+    NF4,
     DYNAMIC_INT8,
     DYNAMIC_FLOAT16,
     STATIC_INT8,

@@ -1,0 +1,238 @@
+"""Experiments as data, their results in the store, the promises' verdicts and the guided run. No torch is needed for any of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from profiler.compression.base import Kind
+from profiler.compression.experiment import Experiment
+from profiler.compression.promises import PROMISES, Verdict, int8_share
+from profiler.compression.registry import PIPELINES, TECHNIQUES
+from profiler.compression.result import Result, ResultStore
+from profiler.compression.sparse_formats import FORMATS, Matrix, break_even
+from profiler.compression.target import Goal, Target, best, candidates, pareto
+from profiler.errors import FormatError, SpecError
+from tests.compression.results import result
+from tests.conftest import ROOT
+
+
+def test_an_experiment_is_the_same_data_however_it_is_written() -> None:
+    one = Experiment.of("lab", ("Prune_Global:amount=0.5", "zstd:level=9"))
+    other = Experiment.from_json(json.loads(json.dumps(one.to_json())))
+
+    assert one == other == Experiment.of("lab", ("prune-global", "zstd"))
+    assert one.id == other.id != Experiment.of("lab", ("prune-global", "zstd"), seed=1).id
+    assert one.title == "lab · prune-global + zstd"
+
+
+def test_a_pipelines_name_stands_for_its_stages_and_the_amount_is_for_the_first_that_takes_one() -> None:
+    experiment = Experiment.of("lab", ("deep-compression",), amount="0.8")
+
+    assert list(map(str, experiment.stages)) == ["prune-global:amount=0.8", "fine-tune", "k-means", "huffman"]
+
+
+@pytest.mark.parametrize(
+    ("names", "amount", "words"),
+    [
+        (("store-csr", "prune"), None, "Put prune before store-csr"),
+        (("huffman", "k-means"), None, "Put huffman last"),
+        (("prune", "distill"), None, "Put distill first"),
+        (("prun",), None, "Did you mean 'prune'"),
+        (("prune:share=1",), None, "It has amount"),
+        (("prune",), "1.5", "from 0 to 0.99"),
+        (("bfloat16",), "4", "takes an amount"),
+        (("deep-compression:bits=3",), None, "Name them one by one"),
+        (("fine-tune",) * 13, None, "at most 12"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_way_out(names: tuple[str, ...], amount: str | None, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        Experiment.of("lab", names, amount)
+
+
+@pytest.mark.parametrize("data", [None, [], {}, {"model": "lab", "stages": [3]}, {"model": "lab", "seed": -1}])
+def test_what_is_no_experiment_is_refused(data: object) -> None:
+    with pytest.raises(SpecError):
+        Experiment.from_json(data)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES.values(), ids=TECHNIQUES)
+def test_a_technique_says_what_it_promises_and_takes_its_own_defaults(technique: object) -> None:
+    item = TECHNIQUES[technique.name]  # type: ignore[attr-defined]
+
+    assert item.amount in {None, *(parameter.name for parameter in item.parameters)}
+    assert item.promise.endswith(".")
+    assert item.explanation.endswith(".")
+    assert {p.name: p.parse(p.write(p.default)) for p in item.parameters} == item.read_options({})
+    assert callable(item.load())
+
+
+def test_pipelines_are_experiments() -> None:
+    for name in PIPELINES:
+        stages = Experiment.of("lab", (name,)).techniques
+        assert all(before.kind is not Kind.CODING for before, _ in pairwise(stages))
+
+
+def test_results_come_back_from_the_store_newest_first_and_damaged_files_are_left_out(home: Path) -> None:
+    store, found = ResultStore(), result("prune", "store-csr", zero_share=0.5)
+    store.add("abc", found)
+    (store.folder / "def.json").write_text("{")
+    (store.folder / "ghi.json").write_text('{"experiment": {"model": "lab"}}')
+
+    assert store.find("abc") == found
+    assert store.find("missing") is None
+    assert store.list() == [found]
+    assert store.folder == home / "compression"
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_what_is_no_result_is_refused(data: object) -> None:
+    with pytest.raises(FormatError):
+        Result.from_json(data)
+
+
+def test_facts_are_one_flat_row_with_the_baseline_beside_each_number() -> None:
+    facts = result("bfloat16", held=500, loss=1.5).facts()
+
+    for name in ("held_bytes", "resident_bytes", "file_bytes", "loss", "perplexity", "accuracy", "seconds"):
+        assert {name, f"baseline_{name}"} <= facts.keys()
+    assert facts["technique"] == "bfloat16"
+    assert facts["perplexity"] == pytest.approx(4.4817, abs=1e-4)
+    json.dumps(facts)
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("coo", 0.8),
+        ("csr-as-torch-makes-it", 0.8),
+        ("csr-int64", 2 / 3),
+        ("csr-int32", 0.5),
+        ("bitmask", 1 / 32),
+        ("bsr-4", 1 / 9),  # 72 bytes for a block that takes 64
+    ],
+)
+def test_a_format_breaks_even_where_the_arithmetic_says(name: str, share: float) -> None:
+    assert break_even(FORMATS[name]) == pytest.approx(share, abs=0.003)
+
+
+def test_two_of_four_is_0_531_of_float32_and_0_5625_of_16_bits_whatever_the_zeros() -> None:
+    for itemsize, expected in ((4, 0.53125), (2, 0.5625)):
+        matrix = Matrix(rows=64, columns=64, nonzeros=0, itemsize=itemsize)
+        assert FORMATS["2:4"].num_bytes(matrix) / matrix.dense_bytes == expected
+
+
+@given(rows=st.integers(1, 64), columns=st.integers(1, 64), itemsize=st.sampled_from([1, 2, 4]))
+def test_below_its_break_even_a_format_is_no_smaller_and_above_it_is(rows: int, columns: int, itemsize: int) -> None:
+    for format_ in FORMATS.values():
+        share = break_even(format_, rows, columns, itemsize)
+        most = rows * columns if share is None else round((1 - share) * rows * columns) + 1
+        for nonzeros in {most, 0} if share is None else {most}:
+            if nonzeros <= rows * columns:
+                matrix = Matrix(rows=rows, columns=columns, nonzeros=nonzeros, itemsize=itemsize)
+                assert format_.num_bytes(matrix) >= matrix.dense_bytes
+
+
+def test_int8_of_bert_is_a_quarter_and_its_scales_and_not_a_64th() -> None:
+    assert int8_share(1_000_000, 1.0, 1024) == pytest.approx(0.25 + 1 / 1024)
+    assert int8_share(1_000_000, 0.0, 1024) == 1
+    assert "it is 0.322" in next(item for item in PROMISES if item.name == "int8-bert").corrected
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "verdict"),
+    [
+        ("int8-bert", result("int8-weight-only", held=286), Verdict.PARTLY),
+        ("int8-bert", result("int8-weight-only", held=251), Verdict.HOLDS),
+        ("prune-compute", result("prune", held=1000), Verdict.FAILS),
+        ("sparse-0.6", result("store-csr", held=1193, zero_share=0.4), Verdict.FAILS),
+        ("sparse-parameters", result("store-csr", held=635, zero_share=0.7), Verdict.HOLDS),
+        ("bitmask", result("store-bitmask", held=660, zero_share=0.4), Verdict.PARTLY),
+        ("four-bits", result("packed-int", held=187), Verdict.PARTLY),
+        ("four-bits-by-name", result("intx-weight-only", held=315), Verdict.FAILS),
+        ("dynamic-int8", result("dynamic-int8", seconds=0.46, loss=1.41), Verdict.HOLDS),
+        ("dynamic-int8", result("dynamic-int8", seconds=0.46, loss=2.7), Verdict.PARTLY),
+        ("zip", result("zstd", file=926), Verdict.FAILS),
+        ("deep-compression", result("huffman", file=136, matrices_bytes=3400, coded_bytes=230), Verdict.PARTLY),
+        ("distillation", result("distill", loss=1.94, control_loss=1.84), Verdict.FAILS),
+        ("distillation", result("distill", loss=1.80, control_loss=1.84), Verdict.HOLDS),
+    ],
+)
+def test_a_promise_is_judged_by_the_measurement(name: str, found: Result, verdict: Verdict) -> None:
+    promise = next(item for item in PROMISES if item.name == name)
+
+    finding = promise.finding(found)
+
+    assert finding.verdict is verdict
+    assert promise.finding(None).verdict is Verdict.NOT_MEASURED
+
+
+def test_every_promise_has_an_experiment_that_can_be_or_says_where_else_to_look() -> None:
+    for promise in PROMISES:
+        if promise.judge is None:
+            assert promise.finding(None).verdict is Verdict.NOT_HERE
+            assert promise.finding(None).sentence
+        else:
+            assert Experiment.of("lab", promise.stages).stages
+
+
+def test_candidates_that_meet_the_target_come_first_and_measurements_replace_expectations() -> None:
+    target = Target(goal=Goal.MEMORY, ratio=0.3, loss_gain=0.05)
+    expected = candidates("lab", target)
+    assert expected[0].meets
+    assert [row.meets for row in expected] == sorted((row.meets for row in expected), reverse=True)
+    first = expected[0].experiment
+
+    missed = result(*map(str, first.stages), held=900)
+    again = candidates("lab", target, [missed])
+
+    row = next(row for row in again if row.experiment.stages == first.stages)
+    assert row.measured
+    assert not row.meets
+    assert "bytes 0.900, above 0.300" in row.reason
+    assert len(again) == len(expected)
+
+
+def test_coders_save_nothing_in_memory_and_come_last_there() -> None:
+    rows = candidates("lab", Target(goal=Goal.MEMORY, ratio=0.99, loss_gain=10))
+
+    assert not [row for row in rows if row.meets and row.experiment.stages[0].name in ("ans", "k-means")]
+
+
+def test_the_best_meets_the_target_with_the_least_loss() -> None:
+    results = [result("bfloat16", held=500, loss=1.4), result("packed-int", held=187, loss=1.41), result("nf4", held=196, loss=1.405)]
+
+    assert best(Target(goal=Goal.MEMORY, ratio=0.2), results) is results[2]
+    assert best(Target(goal=Goal.MEMORY, ratio=0.1), results) is None
+    assert best(Target(goal=Goal.MEMORY, ratio=0.9), results) is results[0]
+    assert pareto([*results, result("intx-weight-only", held=315, loss=1.5)], Goal.MEMORY) == [results[1], results[2], results[0]]
+
+
+@pytest.mark.parametrize("wrong", [{"ratio": 0.0}, {"ratio": 1.5}, {"ratio": 0.5, "loss_gain": -1}, {"ratio": 0.5, "time_ratio": 0}])
+def test_a_target_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match="is not possible"):
+        Target(goal=Goal.DISK, **wrong)
+
+
+def test_what_pages_read_of_the_lab_loads_no_torch() -> None:
+    modules = "experiment registry result sparse_formats promises target lab"
+    code = f"""
+import sys
+import profiler.jobs.experiments, profiler.cli
+for name in {modules.split()!r}:
+    __import__('profiler.compression.' + name)
+from profiler.compression.registry import TECHNIQUES
+[item.to_install for item in TECHNIQUES.values()]
+print([name for name in ('torch', 'transformers', 'torchao', 'peft', 'constriction') if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,169 @@
+"""What each technique leaves in memory, counted by hand on a small Llama.
+
+Width 64, 192 neurons, two blocks, 256 bytes. Matrices of a block: attention 4 x 64 x 64, feed-forward 3 x 64 x 192.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from profiler.compression.held import held_bytes
+from profiler.compression.registry import TECHNIQUES
+from profiler.compression.subject import Subject
+from profiler.spec import Toggle
+from tests.compression.tasks import RecurrentTask, TinyTask
+
+NUMBERS = 2 * (4 * 64 * 64 + 3 * 64 * 192)
+"""In the matrices of the blocks."""
+ROWS = 2 * (4 * 64 + 192 + 192 + 64)
+NUM_MATRICES = 14
+HEAD, HEAD_ROWS = 256 * 64, 256
+NORMS = 2 * 2 * 64 + 64
+ROTARY = 2 * 4 * 16
+"""Bytes of the rotary embedding's frequencies, of which transformers keeps a second copy."""
+BASE = 4 * (NUMBERS + HEAD + HEAD + NORMS) + ROTARY
+REST = BASE - 4 * NUMBERS
+REST_WITHOUT_HEAD = REST - 4 * HEAD
+LINEAR, LINEAR_ROWS = NUMBERS + HEAD, ROWS + HEAD_ROWS
+KEPT = NUMBERS // 2
+
+BY_HAND: dict[str, int] = {
+    "bfloat16": BASE // 2,
+    "float16": BASE // 2,
+    "int8-weight-only": LINEAR + LINEAR_ROWS * (4 + 1) + REST_WITHOUT_HEAD,
+    "int8-dynamic": LINEAR + LINEAR_ROWS * (4 + 1) + REST_WITHOUT_HEAD,
+    "float8-weight-only": LINEAR + LINEAR_ROWS * 4 + REST_WITHOUT_HEAD,
+    "intx-weight-only:bits=4": LINEAR + LINEAR // 32 * (4 + 1) + REST_WITHOUT_HEAD,
+    "intx-weight-only:bits=2": LINEAR + LINEAR // 32 * (4 + 1) + REST_WITHOUT_HEAD,
+    "packed-int:bits=8": LINEAR + LINEAR // 64 * 8 + REST_WITHOUT_HEAD,
+    "packed-int:bits=4": LINEAR // 2 + LINEAR // 64 * 8 + REST_WITHOUT_HEAD,
+    "packed-int:bits=2,group=32": LINEAR // 4 + LINEAR // 32 * 8 + REST_WITHOUT_HEAD,
+    "packed-int:bits=1,group=32": LINEAR // 8 + LINEAR // 32 * 8 + REST_WITHOUT_HEAD,
+    "nf4": NUMBERS // 2 + NUMBERS // 64 * 4 + NUM_MATRICES * 64 + REST,
+    "dynamic-int8": LINEAR + (NUM_MATRICES + 1) * 16 + REST_WITHOUT_HEAD,
+    "dynamic-float16": BASE,
+    "k-means": BASE,
+    "prune": BASE,
+    "prune-global": BASE,
+    "prune-2-4": BASE,
+    "prune-structured:amount=0.25": BASE - 4 * 2 * 3 * 64 * 48,
+    "prune-structured:amount=0.25,remove=false": BASE,
+    "prune + store-csr": 8 * KEPT + 4 * (ROWS + NUM_MATRICES) + REST,
+    "prune + store-csr:index=int64": 12 * KEPT + 8 * (ROWS + NUM_MATRICES) + REST,
+    "prune + store-csr:index=int64,tight=false": 20 * KEPT + 8 * (ROWS + NUM_MATRICES) + REST,
+    "prune + store-coo": 20 * KEPT + REST,
+    "store-bsr": NUMBERS // 16 * (4 * 16 + 8) + 8 * (ROWS // 4 + NUM_MATRICES) + REST,
+    "prune + store-bitmask": 4 * KEPT + NUMBERS // 8 + REST,
+    "prune-2-4 + store-2-4": 4 * KEPT + NUMBERS // 8 + REST,
+    "low-rank:rank=8": 4 * 8 * 2 * (4 * (64 + 64) + 3 * (64 + 192)) + REST,
+    "low-rank:rank=40": BASE - 4 * 2 * 3 * (64 * 192 - 40 * (64 + 192)),
+    "layer-drop": BASE - 4 * (4 * 64 * 64 + 3 * 64 * 192 + 2 * 64),
+    "layer-drop:count=9": BASE - 4 * (4 * 64 * 64 + 3 * 64 * 192 + 2 * 64),
+    "distill:steps=1": 4 * (4 * 32 * 32 + 3 * 32 * 64 + 2 * 256 * 32 + 3 * 32) + 2 * 4 * 8,
+    "fine-tune:steps=1": BASE,
+    "lora-merge:steps=1": BASE,
+    "fixed": BASE,
+    "huffman": BASE,
+    "ans": BASE,
+    "zstd": BASE,
+}
+
+
+def subject_after(stages: str, folder: Path, task: Any = None) -> Subject:
+    task = task or TinyTask()
+    subject = Subject(task=task, model=task.build(), folder=folder)
+    for text in filter(None, stages.split(" + ")):
+        toggle = Toggle.parse(text)
+        technique = TECHNIQUES[toggle.name]
+        technique.apply(subject, technique.read_options(dict(toggle.options)))
+    return subject
+
+
+@pytest.mark.parametrize(("stages", "expected"), BY_HAND.items(), ids=BY_HAND)
+def test_a_technique_leaves_the_bytes_that_a_hand_count_says(stages: str, expected: int, tmp_path: Path) -> None:
+    subject = subject_after(stages, tmp_path)
+    inputs = subject.task.held_out()[0].inputs
+
+    with torch.no_grad():
+        logits = subject.logits(inputs)
+
+    assert held_bytes(subject.model) == expected
+    assert logits.shape == (*inputs.shape, 256)
+
+
+def test_every_technique_has_a_hand_count() -> None:
+    counted = {part.partition(":")[0] for stages in BY_HAND for part in stages.split(" + ")}
+
+    assert counted | {"static-int8"} == set(TECHNIQUES)
+
+
+def test_static_int8_as_it_is_exported_keeps_the_originals_beside_the_integers(tmp_path: Path) -> None:
+    subject = subject_after("static-int8:batches=1", tmp_path)
+
+    held = held_bytes(subject.model)
+
+    assert held > BASE + LINEAR
+    assert held == pytest.approx(BASE + LINEAR + LINEAR_ROWS * (4 + 8), rel=0.03)  # scales and 64-bit zero points a row
+
+
+def test_pruning_with_torch_holds_original_mask_and_product_meanwhile(tmp_path: Path) -> None:
+    subject = subject_after("prune", tmp_path)
+
+    assert subject.extra["pruning_parameters_and_masks_bytes"] == BASE + 4 * NUMBERS
+    assert subject.extra["pruning_held_bytes"] == BASE + 2 * 4 * NUMBERS
+
+
+def test_lora_holds_its_additions_until_they_are_merged(tmp_path: Path) -> None:
+    subject = subject_after("lora-merge:rank=8,steps=1", tmp_path)
+
+    additions = 8 * 2 * (4 * (64 + 64) + 3 * (64 + 192))
+    assert subject.extra["trained_parameters"] == additions
+    assert subject.extra["unmerged_bytes"] == BASE + 4 * additions
+
+
+def test_a_layer_of_a_class_that_the_library_skips_is_told_and_a_tied_output_layer_makes_the_model_larger(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    class Gpt2(TinyTask):
+        def build(self) -> nn.Module:
+            return GPT2LMHeadModel(GPT2Config(vocab_size=256, n_positions=64, n_embd=32, n_layer=1, n_head=2)).eval()
+
+    before = held_bytes(Gpt2().build())
+    subject = subject_after("dynamic-int8", tmp_path, Gpt2())
+
+    assert held_bytes(subject.model) == before + 256 * 32 + 16
+    assert subject.notes[0] == "transformer.wte and lm_head shared a weight: the linear layer now has one of its own beside the other."
+    assert subject.extra["num_layers_changed"] == 1
+
+
+def test_a_technique_that_finds_nothing_to_do_says_so(tmp_path: Path) -> None:
+    subject = subject_after("prune-structured", tmp_path, RecurrentTask())
+
+    assert subject.notes == ["0 layers changed: this model has no feed-forward layers of a known kind."]
+
+
+def test_layers_of_an_lstm_are_matrices_too(tmp_path: Path) -> None:
+    weights = 4 * 48 * (32 + 48) + 4 * 48 * (48 + 48)
+    biases = 2 * 2 * 4 * 48
+    rest = 256 * 32 + 256
+
+    pruned = subject_after("prune:amount=0.5", tmp_path, RecurrentTask())
+    quantized = subject_after("dynamic-int8", tmp_path, RecurrentTask())
+
+    assert sum(int((mask).sum()) for mask in pruned.masks.values()) == weights // 2
+    assert held_bytes(quantized.model) == weights + 48 * 256 + (4 + 1) * 16 + 4 * (biases + rest)
+
+
+def test_a_storage_that_two_tensors_share_counts_once_and_a_view_counts_in_full() -> None:
+    module = nn.Module()
+    module.whole = nn.Parameter(torch.zeros(100))
+    module.register_buffer("part", module.whole.data[:3])
+    module.plain = torch.zeros(50)[:1]
+    module.deep = {"scales": [torch.zeros(7)]}
+
+    assert held_bytes(module) == 4 * (100 + 50 + 7)

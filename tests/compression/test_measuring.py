@@ -1,0 +1,273 @@
+"""An experiment measured: here in this process, and in a worker that may fail in every way."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiler.cli import compress, main
+from profiler.compression.experiment import Experiment
+from profiler.compression.few_layers import FewLayers
+from profiler.compression.fine_tune import train
+from profiler.compression.histograms import weight_histogram
+from profiler.compression.measure import measure, model_hash
+from profiler.compression.quality import agreement, evaluate
+from profiler.compression.resident import ResidentPeak, resident_bytes
+from profiler.compression.result import Quality, ResultStore, Size
+from profiler.compression.task import Batch
+from profiler.errors import JobFailed, SpecError
+from profiler.jobs.experiments import Experiments, ExperimentStatus, measure_in_worker, result_key
+from profiler.jobs.run import Limits, RunState
+from profiler.units import MIB
+from tests.compression.results import result
+from tests.compression.tasks import TinyTask
+from tests.compression.test_held_bytes import BASE
+from tests.conftest import ROOT
+
+WORKER = (sys.executable, "-m", "tests.compression.fake_lab_worker")
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def test_a_pipeline_is_measured_stage_by_stage_beside_the_untouched_model() -> None:
+    told: list[tuple[str, float]] = []
+    stages = ("prune-global:amount=0.7", "fine-tune:steps=2", "k-means:bits=4", "huffman")
+
+    found = measure(Experiment.of("tiny", stages), TinyTask(), lambda phase, share: told.append((phase, share)))
+
+    assert [stage.stage for stage in found.stages] == list(stages)
+    files = [stage.file_bytes for stage in found.stages]
+    assert files[0] == files[1] > 3 * files[3]
+    assert [stage.held_bytes for stage in found.stages] == [BASE] * 4
+    assert found.size.held_bytes == found.baseline_size.held_bytes == BASE
+    assert found.exact_file
+    assert found.stages[1].extra["control_loss"] > 0
+    assert found.stages[3].extra["entropy_bytes"] <= found.stages[3].extra["coded_bytes"]
+    assert "Saves on disk and in transfer only: in memory the model is as large as before." in found.notes
+    assert sum(found.histograms["before"]) == sum(found.histograms["after"])
+    assert found.seconds > 0 < found.baseline_seconds
+    assert torch.get_num_threads() == 1
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+
+
+def test_no_technique_at_all_agrees_with_itself() -> None:
+    found = measure(Experiment.of("tiny", ()), TinyTask())
+
+    assert found.agreement == 1
+    assert found.divergence == 0
+    assert found.quality == found.baseline_quality
+    assert found.size.held_bytes == BASE
+
+
+def test_the_baseline_is_the_same_each_time_and_its_digest_sees_one_bit() -> None:
+    one, other = TinyTask().build(), TinyTask().build()
+    digest = model_hash(one)
+
+    assert digest == model_hash(other)
+    next(other.parameters()).data.view(torch.int32)[0, 0] ^= 1
+    assert digest != model_hash(other)
+
+
+def test_quality_is_the_cross_entropy_and_the_share_of_right_answers() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0], [5.0, 5.0]])
+    batch = Batch(torch.arange(4)[None], torch.tensor([[0, 0, 1, -100]]))
+
+    quality = evaluate(lambda inputs: logits[inputs], [batch])
+
+    right, wrong = 0.126928, 2.126928  # log(1 + exp(-2)), log(1 + exp(2))
+    assert quality.loss == pytest.approx((right + wrong + right) / 3, abs=1e-5)
+    assert quality.accuracy == pytest.approx(2 / 3)
+    assert quality.perplexity == pytest.approx(2.7183 ** ((2 * right + wrong) / 3), abs=1e-3)
+    assert agreement(lambda inputs: logits[inputs], lambda inputs: logits[inputs], [batch]) == (1.0, 0.0)
+    share, divergence = agreement(lambda inputs: logits[inputs], lambda inputs: -logits[inputs], [batch])
+    assert share == 0
+    assert divergence == pytest.approx(2 * (1 / (1 + 2.718281828**-2) - 1 / (1 + 2.718281828**2)), abs=1e-4)
+
+
+def test_weights_that_were_pruned_stay_zero_while_the_model_trains() -> None:
+    task = TinyTask()
+    model = task.build()
+    name, parameter = next((n, p) for n, p in model.named_parameters() if "q_proj" in n)
+    mask = torch.zeros_like(parameter, dtype=torch.bool)
+    mask[:, ::2] = True
+    before = parameter.detach().clone()
+
+    train(task, model, steps=2, lr=1e-2, seed=0, masks={name: mask})
+
+    assert not parameter[mask].any()
+    assert not torch.equal(parameter[~mask], before[~mask])
+    assert not model.training
+
+
+def test_training_twice_with_one_seed_gives_the_same_model_and_with_another_another() -> None:
+    digests = []
+    for seed in (1, 1, 2):
+        task = TinyTask()
+        model = task.build()
+        train(task, model, steps=2, lr=1e-2, seed=seed)
+        digests.append(model_hash(model))
+
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_highest_resident_set_is_seen_although_the_memory_is_gone_again() -> None:
+    before = resident_bytes()
+
+    with ResidentPeak() as peak:
+        held = torch.ones(32 * MIB // 4)
+        time.sleep(0.02)
+        del held
+
+    assert peak.peak_bytes - before > 30 * MIB
+    assert resident_bytes() - before < 16 * MIB
+
+
+def test_histograms_before_and_after_share_their_edges() -> None:
+    model = FewLayers().build()
+    edges, before = weight_histogram(model)
+    with torch.no_grad():
+        next(model.parameters()).mul_(100)
+
+    same, after = weight_histogram(model, edges)
+
+    assert same == edges
+    assert sum(before) == sum(after) == sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert after[0] > before[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "baseline", "words"),
+    [
+        (Size(held_bytes=64 * MIB, resident_bytes=33 * MIB, file_bytes=64 * MIB), 64, "packed where Python does not see"),
+        (Size(held_bytes=16 * MIB, resident_bytes=64 * MIB, file_bytes=16 * MIB), 64, "keeps a copy of its own"),
+        (Size(held_bytes=64 * MIB, resident_bytes=64 * MIB, file_bytes=8 * MIB), 64, "on disk and in transfer only"),
+        (Size(held_bytes=1 * MIB, resident_bytes=3 * MIB, file_bytes=1 * MIB), 2, "trust the held bytes"),
+    ],
+)
+def test_where_one_way_to_count_is_blind_a_note_says_so(size: Size, baseline: int, words: str) -> None:
+    from profiler.compression.measure import size_notes
+
+    before = Size(held_bytes=baseline * MIB, resident_bytes=baseline * MIB, file_bytes=baseline * MIB)
+
+    assert [note for note in size_notes(size, before) if words in note]
+
+
+def test_a_worker_measures_and_the_store_answers_the_second_time(home: Path) -> None:
+    experiment, told = Experiment.of("tiny", ("prune", "store-bitmask", "zstd")), list[ExperimentStatus]()
+
+    found = measure_in_worker(experiment, command=WORKER, progress=told.append)
+
+    assert found.exact_file
+    assert found.baseline_quality != Quality(loss=0.0, accuracy=0.0)
+    assert told[0].state is RunState.QUEUED
+    again = Experiments(command=("never",)).submit(experiment)
+    assert again.from_store
+    assert again.result == found
+    assert ResultStore().weights_path(again.key).stat().st_size == found.size.file_bytes
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "words"),
+    [
+        ("refused", SpecError, "This model is not here"),
+        ("broken", JobFailed, "the weights are not what they were"),
+        ("crashes", JobFailed, "gave no result. The worker crashed"),
+    ],
+)
+def test_an_experiment_that_fails_says_why(model: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        measure_in_worker(Experiment.of(model, ("bfloat16",)), command=WORKER)
+
+
+def test_a_worker_that_crashes_after_its_answer_has_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = tmp_path / "answer.json"
+    answer.write_text(json.dumps({"result": result("bfloat16").to_json()}))
+    monkeypatch.setenv("HEADROOM_TEST_ANSWER", str(answer))
+
+    assert measure_in_worker(Experiment.of("crashes-after", ("bfloat16",)), command=WORKER) == result("bfloat16")
+
+
+def test_a_run_can_be_cancelled_while_it_runs_and_while_it_waits() -> None:
+    experiments = Experiments(command=WORKER)
+    running = experiments.submit(Experiment.of("slow", ()))
+    waiting = experiments.submit(Experiment.of("slow", (), seed=1))
+
+    _until(experiments, running.run_id, RunState.RUNNING)
+    assert experiments.status(waiting.run_id).state is RunState.QUEUED
+    experiments.close()
+
+    _until(experiments, running.run_id, RunState.CANCELLED)
+    _until(experiments, waiting.run_id, RunState.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"), [(Limits(memory_bytes=MIB, seconds=60), "more than the 1.00 MiB"), (Limits(seconds=0.3), "more than the 0 s")]
+)
+def test_a_run_ends_at_its_limits(limits: Limits, words: str) -> None:
+    experiments = Experiments(command=WORKER, limits=limits)
+    status = _until(experiments, experiments.submit(Experiment.of("slow", ())).run_id, RunState.FAILED)
+
+    assert words in status.message
+
+
+def test_a_missing_package_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    with pytest.raises(SpecError, match=r"Install torchao to measure this: pip install torchao\."):
+        Experiments(command=WORKER).submit(Experiment.of("tiny", ("int8-weight-only",)))
+
+
+def test_another_seed_model_or_technique_is_another_result() -> None:
+    keys = {result_key(Experiment.of(model, stages, seed=seed)) for model in "ab" for stages in ((), ("zstd",)) for seed in (0, 1)}
+
+    assert len(keys) == 8
+
+
+def test_the_command_prints_one_json_value_with_every_fact(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(compress, "measure_in_worker", partial(measure_in_worker, command=WORKER))
+
+    assert main(["compress", "--model", "tiny", "--technique", "prune", "--amount", "0.25", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert main(["compress", "--model", "tiny", "--technique", "prune:amount=0.25"]) == 0
+    text = capsys.readouterr().out
+
+    assert facts["technique"] == "prune:amount=0.25"
+    assert facts["held_bytes"] == facts["baseline_held_bytes"] == BASE
+    assert {"resident_bytes", "file_bytes", "loss", "baseline_loss", "perplexity", "seconds", "baseline_seconds"} <= facts.keys()
+    assert facts["stages"][0]["extra"]["zero_share"] == pytest.approx(0.25, abs=1e-3)
+    assert "held in memory" in text
+
+
+def test_the_list_names_every_technique_with_its_options_and_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+
+    prune = next(item for item in listed["techniques"] if item["name"] == "prune")
+    assert prune["parameters"][0]["name"] == prune["amount"] == "amount"
+    assert main(["compress", "--list"]) == 0
+    assert "deep-compression" in capsys.readouterr().out
+
+
+def test_a_technique_that_is_not_known_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compress", "--technique", "magic"]) == 2
+    assert "Unknown technique 'magic'" in capsys.readouterr().err
+
+
+def _until(experiments: Experiments, run_id: str, state: RunState) -> ExperimentStatus:
+    end = time.monotonic() + 60
+    while (status := experiments.status(run_id)).state is not state:
+        assert time.monotonic() < end, status
+        assert not status.state.final or status.state is state, status
+        threading.Event().wait(0.02)
+    return status
