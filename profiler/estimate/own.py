@@ -17,13 +17,14 @@ from profiler.optimizations.adapters import Lora
 from profiler.optimizations.base import Optimization
 from profiler.optimizations.optimizer_in_backward import UPDATE
 from profiler.optimizations.optimizers import OPTIMIZER, Adam, AnyOptimizer
+from profiler.optimizations.parallelism import PARALLELISM, shares_of
 from profiler.optimizations.precision import PRECISION, Precision
 from profiler.optimizations.registry import REGISTRY, chosen, validate
 from profiler.recording import Category
 from profiler.spec import Job, WorkloadKind, ZeroGrad
 
 _SOURCE = "https://arxiv.org/abs/2205.05198"
-_KNOWN_FAMILIES = (PRECISION, OPTIMIZER, UPDATE)
+_KNOWN_FAMILIES = (PARALLELISM, PRECISION, OPTIMIZER, UPDATE)
 _ALWAYS = "Buffers, workspaces and the allocator's rounding come on top."
 
 Parts = dict[Part, int]
@@ -96,7 +97,11 @@ def _instants(states: StateEstimate, job: Job, facts: ConfigFacts, activations: 
     if several_steps and not workload.set_to_none:
         accumulated = max(accumulated, after_step)
     stale = after_step if several_steps and workload.zero_grad is ZeroGrad.BEFORE_BACKWARD else 0
-    always: Parts = {Category.PARAMETER: states.weights_bytes, Category.MASTER_PARAMETER: states.master_bytes}
+    always: Parts = {
+        Category.PARAMETER: states.weights_bytes,
+        Category.MASTER_PARAMETER: states.master_bytes,
+        Category.COMMUNICATION: states.buckets_bytes,
+    }
     forward: Parts = always | {
         Category.OPTIMIZER_STATE: before_step,
         Category.ACTIVATION: activations,
@@ -122,7 +127,8 @@ def _step_gradient_bytes(states: StateEstimate, job: Job) -> tuple[int, int]:
 
 def _optimizer_temporary_bytes(states: StateEstimate, job: Job, facts: ConfigFacts) -> int:
     """Return what Adam makes in its step; the others' formulas need less than the other instants hold."""
-    updated_bytes = states.master_bytes or states.gradients_bytes
+    shares = shares_of(job)[0]
+    updated_bytes = (states.master_bytes or states.gradients_bytes) // (shares.optimizer_state // shares.gradients)
     optimizer, options = chosen(job, AnyOptimizer)  # type: ignore[type-abstract]  # looked for, not made
     arguments = optimizer.arguments(options, job) if isinstance(optimizer, Adam) else {"fused": True}
     if arguments.get("fused"):
@@ -149,6 +155,8 @@ def _left_out(job: Job) -> str:
     """Return a sentence on the optimizations that the formulas know nothing of."""
     names = [name for name in (toggle.name for toggle in validate(job).toggles) if not _is_known(REGISTRY[name])]
     unknown = f"The formulas know nothing of {', '.join(names)}." if names else ""
+    if shares_of(job)[0].parameters > 1:
+        unknown = f"Parameters that are gathered for a while, and whole gradients, are left out. {unknown}".strip()
     precision = chosen(job, Precision)[0]
     if precision.product_itemsize == precision.itemsize:
         return unknown

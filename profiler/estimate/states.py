@@ -19,6 +19,7 @@ from profiler.models.config import ConfigFacts, Head
 from profiler.optimizations.adapters import QUERY_VALUE, FineTuning, lora_options
 from profiler.optimizations.optimizer_in_backward import updates_in_backward
 from profiler.optimizations.optimizers import AnyOptimizer
+from profiler.optimizations.parallelism import shares_of
 from profiler.optimizations.precision import Precision
 from profiler.optimizations.registry import REGISTRY, chosen, validate
 from profiler.spec import Job, Workload, WorkloadKind
@@ -43,6 +44,8 @@ class StateEstimate:
     """What exists together at the fullest instant that the formulas know."""
     master_bytes: int = 0
     """Float32 copies of the trained parameters, where the optimizer keeps them."""
+    buckets_bytes: int = 0
+    """Of DDP, beside the gradients and as large."""
 
 
 def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
@@ -53,7 +56,8 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     rest is weights alone, as is everything where a part is trained in other ways. In float32 with Adam 16 bytes, as in ZeRO (Rajbhandari et
     al. 2019, https://arxiv.org/abs/1910.02054, section 3.1), whose 16 are split differently (2 + 2 + 12) because it trains in mixed
     precision. The logits are added because the outputs are alive until backward has ended, when all gradients exist. From the second step
-    on that instant also has the optimizer's state.
+    on that instant also has the optimizer's state. Of several ranks, one: what they share is divided by their number, as in ZeRO, and DDP's
+    buckets are as large as the gradients.
 
     Inference: weights + KV cache, ``2 * layers * kv_heads * head_dim * b`` a token (Pope et al. 2022, https://arxiv.org/abs/2211.05102,
     section 3.3), and the prompt's logits in the forward over the prompt.
@@ -86,6 +90,10 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
     state_bytes = optimizer.state_bytes(num_trained, master_itemsize or trained_itemsize, options)
     master_bytes = num_trained * master_itemsize
     gradients_bytes = 0 if updates_in_backward(job) else trained_bytes
+    shares, has_buckets = shares_of(job)
+    weights_bytes, gradients_bytes = -(-weights_bytes // shares.parameters), -(-gradients_bytes // shares.gradients)
+    state_bytes, master_bytes = -(-state_bytes // shares.optimizer_state), -(-master_bytes // shares.optimizer_state)
+    buckets_bytes = trained_bytes if has_buckets else 0
     held_logits_bytes = logits_bytes(workload.batch // workload.micro_batches * workload.seq, facts.vocab_size, itemsize)
     several_steps = workload.warmup_steps + workload.steps > 1
     beside_gradients = state_bytes + held_logits_bytes if several_steps else max(state_bytes, held_logits_bytes)
@@ -95,8 +103,9 @@ def estimate_states(num_parameters: int, job: Job) -> StateEstimate:
         optimizer_state_bytes=state_bytes,
         logits_bytes=held_logits_bytes,
         master_bytes=master_bytes,
+        buckets_bytes=buckets_bytes,
         kv_cache_bytes=0,
-        lower_bound_bytes=weights_bytes + gradients_bytes + master_bytes + beside_gradients,
+        lower_bound_bytes=weights_bytes + gradients_bytes + master_bytes + buckets_bytes + beside_gradients,
     )
 
 

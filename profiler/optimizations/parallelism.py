@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
 from profiler.recording import Provenance
@@ -53,6 +53,14 @@ _WITH_WHOLE_GRADIENTS = {
 _EACH = "Every rank has a batch of its own: compare with a run of one process on the same batch."
 
 
+class Shares(NamedTuple):
+    """Into how many parts each state is cut, of which a rank holds one."""
+
+    parameters: int = 1
+    gradients: int = 1
+    optimizer_state: int = 1
+
+
 class Parallelism(Optimization):
     """Several ranks that train together, of which one is simulated."""
 
@@ -60,6 +68,14 @@ class Parallelism(Optimization):
     engines = frozenset((Provenance.SIMULATED,))
     refused: ClassVar[Mapping[str, str]]
     """What it does not go with, and why."""
+
+    def shares(self, options: Mapping[str, Value]) -> Shares:
+        """Return into how many parts each state is cut."""
+        return Shares()
+
+    def has_buckets(self, options: Mapping[str, Value]) -> bool:
+        """Tell whether a rank has buckets beside its gradients."""
+        return options.get("bucket_view") is False
 
     def refusal(self, job: Job) -> str | None:
         """Refuse what torch cannot do with this one."""
@@ -109,6 +125,10 @@ class Zero1(Parallelism):
         f"fullest rank holds; that rank is shown. Gradients and parameters stay whole. {_EACH}"
     )
 
+    def shares(self, options: Mapping[str, Value]) -> Shares:
+        """Return that the optimizer state is cut."""
+        return Shares(optimizer_state=int(options["ranks"]))
+
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Let a reducer see every backward, and give the optimizer one rank's share of the parameters."""
         make_optimizer = setup.make_optimizer
@@ -140,6 +160,7 @@ class Fsdp2(Parallelism):
     label = "FSDP2"
     aliases = ("fsdp", "zero3", "zero-3", "fully-shard")
     refused: ClassVar[Mapping[str, str]] = {
+        "muon": "it multiplies whole matrices, which would be gathered one by one in its step; that is not modelled.",
         "adafactor": "torch's Adafactor cannot update shares of parameters in place.",
         "offload-optimizer": "its copies on the host are whole tensors, and these are shares.",
         "offload-parameters": "it brings whole layers to the device, and so does fsdp2.",
@@ -169,6 +190,10 @@ class Fsdp2(Parallelism):
         f"are not cut. The more ranks, the less each step saves further, since what is gathered stays. {_EACH}"
     )
 
+    def shares(self, options: Mapping[str, Value]) -> Shares:
+        """Return that everything is cut."""
+        return Shares(*[int(options["ranks"])] * 3)
+
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Cut layer after layer, then what belongs to none."""
 
@@ -186,6 +211,17 @@ class Fsdp2(Parallelism):
             return model
 
         setup.transforms.append(sharded)
+
+
+def shares_of(job: Job) -> tuple[Shares, bool]:
+    """Return into how many parts a job cuts its states, and whether it has buckets beside the gradients."""
+    items = {item.name: item for item in OPTIMIZATIONS}
+    toggle = next((toggle for toggle in job.toggles if toggle.name in items), None)
+    if toggle is None:
+        return Shares(), False
+    item = items[toggle.name]
+    options = item.read_options(dict(toggle.options))
+    return item.shares(options), item.has_buckets(options)
 
 
 def fullest_rank(sizes: Sequence[int], num_ranks: int) -> tuple[int, int]:
@@ -210,4 +246,4 @@ def _replicated(model: nn.Module, setup: Setup, options: Mapping[str, Value]) ->
     return replicate(model, bucket_mib=int(options["bucket_mib"]), bucket_view=view)
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (Ddp(), Zero1(), Fsdp2())
+OPTIMIZATIONS: tuple[Parallelism, ...] = (Ddp(), Zero1(), Fsdp2())

@@ -136,3 +136,20 @@ def test_with_lora_only_the_adapters_have_gradients_and_state() -> None:
     assert found.gradients_bytes == adapters_bytes
     assert found.optimizer_state_bytes == 2 * adapters_bytes
     assert found.lower_bound_bytes < 20 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("toggle", "weights", "gradients", "state", "buckets"),
+    [
+        ("ddp:ranks=4", 4, 4, 8, 4),
+        ("ddp:ranks=4,bucket_view=true", 4, 4, 8, 0),
+        ("zero1:ranks=4", 4, 4, 2, 4),
+        ("fsdp2:ranks=4", 1, 1, 2, 0),
+    ],
+)
+def test_a_rank_holds_its_share_and_the_buckets_of_ddp(toggle: str, weights: int, gradients: int, state: int, buckets: int) -> None:
+    found = estimate("gpt2", toggle, num_parameters=1_000_000, batch=4, seq=128)
+    held = [found.weights_bytes, found.gradients_bytes, found.optimizer_state_bytes, found.buckets_bytes]
+
+    assert held == [size * 1_000_000 for size in (weights, gradients, state, buckets)]
+    assert found.lower_bound_bytes == sum(held) + found.logits_bytes
