@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed import device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard import _fsdp_collectives
 from torch.distributed.fsdp._fully_shard._fsdp_param import FSDPParam
@@ -70,7 +70,7 @@ def shard(model: nn.Module, num_ranks: int, *, reshard: bool, compute: torch.dty
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    mesh = init_device_mesh(next(model.parameters()).device.type, (num_ranks,))
+    mesh = device_mesh.init_device_mesh(next(model.parameters()).device.type, (num_ranks,))
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=None if compute is None else torch.float32)
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
