@@ -23,6 +23,10 @@ _OTHER_CLASS = {
     "adafactor": "the Trainer's is transformers' own class, whose step makes other temporaries.",
     "lion": "the Trainer's is bitsandbytes' class, in one fused kernel.",
 }
+_OTHERWISE = (
+    "The Trainer lets the logits go before backward, which this job keeps: where the peak is in backward, it needs less by them.",
+    "The Trainer updates matrices first and vectors after them: temporaries of the optimizer's step meet in another order.",
+)
 _IN_THE_MODEL = ("float32", "bfloat16", "float16", "sdpa", "eager", "lora", "ia3", "freeze")
 """What the model's own lines say."""
 
@@ -40,6 +44,7 @@ def trainer_program(job: Job) -> Program:
         why = "it trains, and this job does not." if head is not Head.RECURRENT else "transformers has no such model."
         return Program(tool=_TOOL, filename=name, language="python", text="", missing=(f"The Trainer cannot say this job: {why}",))
     arguments, missing = _arguments(job)
+    missing += _OTHERWISE
     lines = [
         *model_lines(job, _IN_THE_MODEL, imports=("from transformers import Trainer, TrainingArguments",)),
         "arguments = TrainingArguments(",
@@ -89,7 +94,7 @@ def _said(name: str, options: Mapping[str, Value]) -> dict[str, Any] | None:
     if name == "amp":
         return {"bf16" if options["dtype"] == "bfloat16" else "fp16": True}
     if name == "checkpointing":
-        return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": _checkpointing(options)}
+        return {"activation_checkpointing": True, "activation_checkpointing_kwargs": _checkpointing(options)}
     if name == "tf32":
         return {"tf32": True}
     if name in _OPTIMIZERS:
