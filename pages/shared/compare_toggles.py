@@ -8,11 +8,11 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from pages.shared import components, job_form, links, session
+from pages.shared import components, links, session, toggle_list
 from pages.shared.allocator_editor import read_capacity
 from profiler.devices import GPUS
 from profiler.errors import SpecError
-from profiler.optimizations.base import Family, Parameter
+from profiler.optimizations.base import Family
 from profiler.optimizations.registry import REGISTRY, families, switch_on
 from profiler.planner.comparison import MAX_TOGGLES, Comparison
 from profiler.recording import Provenance
@@ -21,8 +21,6 @@ from profiler.units import format_bytes
 
 _ADD, _SWEEP = "compare_add", "sweep"
 _ENGINES = {Provenance.MEASURED: "measured", Provenance.SIMULATED: "simulated"}
-_NAME_WIDTH = 300
-"""So that the buttons of all rows stand under each other."""
 EXAMPLES = {
     WorkloadKind.TRAIN: (Toggle("bfloat16"), Toggle("checkpointing"), Toggle("adamw-8bit"), Toggle("lora")),
     WorkloadKind.PREFILL: (Toggle("bfloat16"), Toggle("flash")),
@@ -47,8 +45,8 @@ def draw(baseline: Job) -> tuple[Comparison | None, int | None]:
     if family is not None:
         st.caption(f"{family.question} Every member that this baseline can have is tried alone, with its default options.")
         return Comparison.of_family(baseline, family), budget_bytes
-    for place, toggle in enumerate(toggles):
-        _row(place, toggle, len(toggles))
+    rows = [(REGISTRY[toggle.name].family.label, REGISTRY[toggle.name]) for toggle in toggles]
+    toggle_list.draw(toggles, rows, _choose, place="compare")
     if not toggles:
         _offer(kind)
         return None, budget_bytes
@@ -136,51 +134,6 @@ def _add(toggles: tuple[Toggle, ...]) -> None:
     session.remember(_ADD, None)
     if name is not None:
         _choose((*toggles, Toggle(name)))
-
-
-def _row(place: int, toggle: Toggle, num: int) -> None:
-    item = REGISTRY[toggle.name]
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"compare_toggle_{place}"):
-        st.markdown(f"{place + 1}. **{item.family.label}:** {item.label}", width=_NAME_WIDTH)
-        options = f": {', '.join(f'{name} {value}' for name, value in toggle.options)}" if toggle.options else ""
-        with st.popover(f"{'Options' if item.parameters else 'About'}{options}", key=f"compare_about_{place}"):
-            st.markdown(item.explanation)
-            st.caption(f"Expected: {item.formula}")
-            for parameter in item.parameters:
-                _option(toggle, parameter)
-        for label, change, disabled in (
-            ("Up", partial(_move, place, -1), place == 0),
-            ("Down", partial(_move, place, 1), place == num - 1),
-            ("Remove", partial(_remove, place), False),
-        ):
-            st.button(label, key=f"compare_{label.lower()}_{place}", type="tertiary", on_click=change, disabled=disabled)
-
-
-def _option(toggle: Toggle, parameter: Parameter) -> None:
-    """Draw an option of a chosen toggle; a change is written to the address."""
-    key = f"compare_option_{toggle.name}_{parameter.name}"
-    session.remember(key, REGISTRY[toggle.name].read_options(dict(toggle.options))[parameter.name])
-    job_form.option_field(parameter, key=key, on_change=partial(_change, toggle, parameter, key))
-
-
-def _change(toggle: Toggle, parameter: Parameter, key: str) -> None:
-    value = session.recall(key)
-    options = {name: text for name, text in toggle.options if name != parameter.name}
-    if value is not None and value != parameter.default:
-        options[parameter.name] = parameter.write(value)
-    changed = Toggle(toggle.name, tuple(sorted(options.items())))
-    _choose(tuple(changed if other == toggle else other for other in _chosen()))
-
-
-def _move(place: int, by: int) -> None:
-    toggles = list(_chosen())
-    toggles[place], toggles[place + by] = toggles[place + by], toggles[place]
-    _choose(tuple(toggles))
-
-
-def _remove(place: int) -> None:
-    toggles = _chosen()
-    _choose(toggles[:place] + toggles[place + 1 :])
 
 
 def _offer(kind: WorkloadKind) -> None:

@@ -56,4 +56,9 @@ def toggles_from_text(text: str) -> tuple[Toggle, ...]:
     Raises:
         SpecError: the text names an optimization that is not known.
     """
-    return parse_toggles(part for part in text[:MAX_CHARS].split(_BETWEEN_TOGGLES) if part.strip())
+    return parse_toggles(split_toggles(text))
+
+
+def split_toggles(text: str) -> list[str]:
+    """Return the text of each toggle that a link carries, whatever it names."""
+    return [part for part in text[:MAX_CHARS].split(_BETWEEN_TOGGLES) if part.strip()]

@@ -23,6 +23,7 @@ from profiler.analysis.timeline import Timeline
 from profiler.capture.monitor import History
 from profiler.errors import FormatError
 from profiler.figures.theme import ThemeName
+from profiler.jobs.experiments import Experiments
 from profiler.jobs.manager import JobManager
 from profiler.jobs.replayer import Replayer
 from profiler.jobs.run import CAPTURE, SIMULATE, RunStatus
@@ -241,6 +242,12 @@ def sentences(recording_id: str, lane: Lane | None = None) -> list[str]:
 def jobs() -> JobManager:
     """Return the one manager of worker processes of this server."""
     return JobManager(store().home)
+
+
+@st.cache_resource
+def experiments() -> Experiments:
+    """Return what runs the experiments of the compression lab on this server, one at a time, and keeps their results."""
+    return Experiments(store().home)
 
 
 @st.cache_resource

@@ -90,7 +90,7 @@ def test_toggles_are_added_moved_changed_and_removed_and_the_link_follows(opened
     app.selectbox(key="compare_add").set_value("lora").run()
     assert app.query_params["toggles"] == "bfloat16;lora"
 
-    app.number_input(key="compare_option_lora_rank").set_value(4).run()
+    app.number_input(key="compare_option_1_rank").set_value(4).run()
     assert app.query_params["toggles"] == "bfloat16;lora:rank=4"
 
     app.button(key="compare_up_1").click().run()
@@ -132,7 +132,7 @@ def test_the_baseline_is_changed_in_the_form_and_the_link_follows(opened: Open) 
     app.number_input(key="form_seq").set_value(32).run()
 
     assert '"seq":32' in app.query_params["job"]
-    assert "batch 2 x 32" in texts(app)
+    assert "batch 2 x 32" in app.text[0].value
     assert app.query_params["toggles"] == "bfloat16"
 
 
