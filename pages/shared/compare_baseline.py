@@ -34,7 +34,8 @@ def draw() -> tuple[Job, str]:
     else:
         job, engine = _carried()
     with place:
-        st.markdown(f"**Baseline:** {job.title}")
+        st.markdown("**Baseline:**")
+        st.text(job.title)  # as it is: a model's name comes from a link, and Markdown could fetch pictures
         components.badge(Provenance.MEASURED if engine == CAPTURE else Provenance.SIMULATED)
     return job, engine
 

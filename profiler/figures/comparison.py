@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.analysis.footprint import Footprint
+from profiler.analysis.footprint import Footprint, Spread
 from profiler.figures.axes import empty_figure
 from profiler.figures.composition import category_marker
 from profiler.figures.rows import BAR_WIDTH, add_budget, rows_figure, sized
@@ -47,9 +47,9 @@ def comparison_figure(
 
 
 def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
-    """Return one row a run: run, peak_bytes, against_first_bytes, peak_in, step_time, loss, provenance; by label, each category's change.
+    """Return one row a run, and for each category that differs in any its change.
 
-    Changes are the run's bytes at its peak minus the first run's at its; those of a row sum to ``against_first_bytes``.
+    Columns: run, peak_bytes, against_first_bytes, peak_in, step_time, wall_time, loss, provenance, and one a category by its label. Changes are the run's bytes at its peak minus the first run's at its; those of a row sum to ``against_first_bytes``.
     """
     first = next(iter(runs.values()), None)
     rows = []
@@ -57,7 +57,13 @@ def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
         before = first.peak.categories if first else {}
         changes = {category: run.peak.categories.get(category, 0) - before.get(category, 0) for category in STACK_ORDER}
         row = {"run": name, "peak_bytes": run.peak_bytes, "against_first_bytes": run.peak_bytes - (first.peak_bytes if first else 0)}
-        row |= {"peak_in": str(run.peak.phase), "step_time": step_time(run), "loss": loss(run), "provenance": str(run.provenance)}
+        row |= {
+            "peak_in": str(run.peak.phase),
+            "step_time": step_time(run),
+            "wall_time": wall_time(run),
+            "loss": loss(run),
+            "provenance": str(run.provenance),
+        }
         rows.append(row | {f"{category.label.lower()}_bytes": change for category, change in changes.items()})
     table = pd.DataFrame(rows)
     columns = [f"{category.label.lower()}_bytes" for category in STACK_ORDER]
@@ -67,16 +73,27 @@ def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
 def step_time(run: Footprint) -> str:
     """Return how long a step takes and how that is known: processor time measured here, or an estimate for a GPU."""
     if run.cpu_seconds is not None:
-        low, high = (format_duration_us(seconds * 1e6) for seconds in (run.cpu_seconds.low, run.cpu_seconds.high))
-        return f"{format_duration_us(run.cpu_seconds.median * 1e6)} ({low} to {high})"
+        return _spread(run.cpu_seconds)
     if run.estimated_step_seconds is not None:
         return f"about {format_duration_us(run.estimated_step_seconds * 1e6)}, estimated"
     return NOT_MEASURED
 
 
 def loss(run: Footprint) -> str:
-    """Return the loss after the last step; a simulated run has none."""
-    return NOT_MEASURED if run.loss is None else f"{run.loss:.4f}"
+    """Return the loss after the last step, and how far reruns of it differ where they do; a simulated run has none."""
+    if run.loss is None:
+        return NOT_MEASURED
+    return f"{run.loss:.4f}" + (f" ± {run.loss_tolerance:.1g}" if run.loss_tolerance else "")
+
+
+def wall_time(run: Footprint) -> str:
+    """Return the time on the clock of a step that was measured, which other programs of the machine lengthen."""
+    return NOT_MEASURED if run.wall_seconds is None else _spread(run.wall_seconds)
+
+
+def _spread(spread: Spread) -> str:
+    median, low, high = (format_duration_us(seconds * 1e6) for seconds in (spread.median, spread.low, spread.high))
+    return f"{median} ({low} to {high})"
 
 
 def _band(category: Category, runs: Mapping[str, Footprint], theme: Theme) -> go.Bar:

@@ -16,7 +16,7 @@ from profiler.units import format_bytes
 
 Cost = Literal["time", "loss"]
 HEIGHT = 420
-_CHARACTER_SHARE, _LINE_SHARE = 0.009, 0.06
+_CHARACTER_SHARE, _LINE_SHARE = 0.012, 0.07
 """About how much of a chart's width a character takes, and of its height a line; hovering tells names that have no room."""
 
 
@@ -68,10 +68,11 @@ def pareto_figure(
     axis = byte_axis(max(highest, budget_bytes or 0) if budget_bytes is not None and budget_bytes < 2 * highest else highest)
     titles = {"time": "Time of a step (s)", "loss": "Loss after the last step"}
     figure.update_layout(xaxis=byte_axis_layout(axis, "Peak allocated"), yaxis_title={"text": titles[cost], "font": {"size": 13}})
+    figure.update_layout(legend={"yref": "container", "y": 0.01, "yanchor": "bottom"})
     figure.update_yaxes(rangemode="tozero" if cost == "time" else "normal")
     if budget_bytes is not None and budget_bytes <= axis.top_bytes:
         add_card(figure, budget_bytes, colors, along="x", name="budget")
-        figure.update_layout(margin_t=60)
+        figure.update_layout(margin_t=30)
     return figure
 
 

@@ -42,7 +42,7 @@ def rows_figure(
 def row_label(text: str, row: int, theme: Theme) -> dict[str, Any]:
     """Return the annotation that stands above the bar of a row."""
     place = {"x": 0, "xref": "paper", "xanchor": "left", "y": BAR_WIDTH / 2 - row, "yanchor": "bottom", "showarrow": False}
-    return place | {"text": text, "align": "left", "font": {"size": 13, "color": theme.text}}
+    return place | {"text": text, "align": "left", "bgcolor": theme.background, "borderpad": 1, "font": {"size": 13, "color": theme.text}}
 
 
 def add_budget(figure: go.Figure, budget_bytes: int | None, theme: Theme) -> None:

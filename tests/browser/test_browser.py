@@ -16,8 +16,22 @@ from tests.browser.conftest import Dashboard, Visit, Watched
 
 pytestmark = pytest.mark.browser
 
-PATHS = {"start": "/", "profile": "/profile", "timeline": "/timeline", "allocator": "/allocator", "monitor": "/monitor"}
-TITLES = {"start": "Headroom", "profile": "Profile", "timeline": "Timeline", "allocator": "Allocator", "monitor": "Monitor"}
+PATHS = {
+    "start": "/",
+    "profile": "/profile",
+    "timeline": "/timeline",
+    "allocator": "/allocator",
+    "compare": "/compare",
+    "monitor": "/monitor",
+}
+TITLES = {
+    "start": "Headroom",
+    "profile": "Profile",
+    "timeline": "Timeline",
+    "allocator": "Allocator",
+    "compare": "Compare",
+    "monitor": "Monitor",
+}
 
 
 def query(page: Page) -> dict[str, str]:
