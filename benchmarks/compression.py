@@ -1,6 +1,6 @@
 """What each technique gives on a model of the lab, with five seeds and their spread: ``python -m benchmarks.compression [--json]``.
 
-Each experiment runs in a process of its own on one thread; results are kept in the run store, so an interrupted benchmark goes on. Bytes and
+Each experiment runs in a process of its own on one thread; results are kept in the run store, so a benchmark can go on. Bytes and
 the losses of techniques without chance do not depend on the seed, which is only of training; times are processor seconds against the
 untouched model's, taken in turns.
 """

@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--amount", metavar="X", help="for the first technique that takes one, such as the share to prune or the bits")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--by-layer", action="store_true", help="also apply the first technique to each matrix alone")
     parser.add_argument("--fresh", action="store_true", help="measure even if the store holds an equal experiment")
 
 
@@ -32,14 +33,15 @@ def _run(options: argparse.Namespace) -> int:
     if options.list:
         _print_list(options.json)
         return DONE
-    experiment = Experiment.of(options.model, tuple(options.technique), options.amount, options.seed)
+    experiment = Experiment.of(options.model, tuple(options.technique), options.amount, options.seed, by_layer=options.by_layer)
     for library in ("torch", "transformers"):
         require(library, "compress")
     result = measure_in_worker(experiment, fresh=options.fresh, progress=_tell)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
     if options.json:
-        print_json(result.facts() | {"stages": result.to_json()["stages"], "versions": result.versions})
+        data = result.to_json()
+        print_json(result.facts() | {name: data[name] for name in ("stages", "layers", "versions")})
     else:
         _print(result)
     return DONE
@@ -66,6 +68,8 @@ def _print(result: Result) -> None:
         sizes = f"held {format_bytes(stage.held_bytes)}, file {format_bytes(stage.file_bytes)}"
         control = f", control {stage.extra['control_loss']:.4f}" if "control_loss" in stage.extra else ""
         print(f"  after {stage.stage}: {sizes}, loss {stage.loss:.4f}{control}")
+    for layer in sorted(result.layers, key=lambda layer: -layer.loss):
+        print(f"  {layer.name} alone: loss {layer.loss:.4f}, {layer.loss - before.loss:+.4f}")
     for note in result.notes:
         print(f"Note: {note}")
 

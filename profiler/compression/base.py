@@ -61,6 +61,8 @@ class Technique:
     """The parameter that ``--amount`` and a sweep vary."""
     needs: tuple[str, ...] = ()
     """Packages that must be installed, by the names under which they are installed."""
+    by_layer: bool = False
+    """It can be applied to one matrix alone, to see which of them bears it."""
     first: bool = False
     """It starts from a model of its own, so nothing may come before it."""
 

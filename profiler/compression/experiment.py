@@ -29,6 +29,8 @@ class Experiment:
     stages: tuple[Toggle, ...] = ()
     """Techniques in the order in which they are applied, each ``NAME`` or ``NAME:key=value``; canonical once the experiment exists."""
     seed: int = 0
+    by_layer: bool = False
+    """Also apply the first technique to each matrix alone, and tell the loss of each."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or not 0 <= self.seed <= MAX_SEED:
@@ -37,10 +39,13 @@ class Experiment:
         if len(stages) > MAX_STAGES:
             raise SpecError(f"{len(stages)} techniques are too many for one experiment. Use at most {MAX_STAGES}.")
         _check_order([technique(stage.name) for stage in stages])
+        if self.by_layer and not (stages and technique(stages[0].name).by_layer):
+            able = ", ".join(item.name for item in TECHNIQUES.values() if item.by_layer)
+            raise SpecError(f"{self.technique} cannot be applied matrix by matrix. These can, as the first technique: {able}.")
         object.__setattr__(self, "stages", stages)
 
     @classmethod
-    def of(cls, model: str, names: tuple[str, ...], amount: str | None = None, seed: int = 0) -> Self:
+    def of(cls, model: str, names: tuple[str, ...], amount: str | None = None, seed: int = 0, *, by_layer: bool = False) -> Self:
         """Return the experiment of techniques as users write them.
 
         Args:
@@ -48,12 +53,14 @@ class Experiment:
             names: each ``NAME``, ``NAME:key=value,key=value`` or a pipeline's name.
             amount: for the first technique that has one; None: its default.
             seed: of everything random.
+            by_layer: as in `Experiment`.
 
         Raises:
             SpecError: as `Experiment`; or no technique takes an amount.
         """
         stages = _unfolded(tuple(map(Toggle.parse, names)))
-        return cls(model=model, stages=_with_amount(stages, amount) if amount is not None else stages, seed=seed)
+        stages = stages if amount is None else _with_amount(stages, amount)
+        return cls(model=model, stages=stages, seed=seed, by_layer=by_layer)
 
     @property
     def id(self) -> str:
@@ -77,7 +84,8 @@ class Experiment:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; stages as their texts."""
-        return {"model": self.model, "stages": [str(stage) for stage in self.stages], "seed": self.seed}
+        data = {"model": self.model, "stages": [str(stage) for stage in self.stages], "seed": self.seed}
+        return data | {"by_layer": True} if self.by_layer else data
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -87,7 +95,8 @@ class Experiment:
             SpecError: the data is not an experiment.
         """
         try:
-            return cls(model=str(data["model"]), stages=tuple(map(Toggle.parse, data.get("stages", ()))), seed=data.get("seed", 0))
+            stages = tuple(map(Toggle.parse, data.get("stages", ())))
+            return cls(model=str(data["model"]), stages=stages, seed=data.get("seed", 0), by_layer=bool(data.get("by_layer")))
         except (TypeError, KeyError, AttributeError) as error:
             raise SpecError("This is not an experiment: an object with a model and stages is expected, as results hold it.") from error
 

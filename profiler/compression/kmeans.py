@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from profiler.compression.layers import matrices
 from profiler.compression.subject import Subject
 
 
 def share_weights(subject: Subject, bits: int, rounds: int) -> None:
     """Give each weight its cluster's mean; of a pruned matrix one of the 2^bits values is zero, and stays with what was pruned."""
-    found = matrices(subject.model, subject.task.head)
+    found = subject.matrices()
     for done, matrix in enumerate(found):
         weight = matrix.weight.detach()
         codebook = codebook_of(weight, 2**bits, rounds, keep_zero=matrix.name in subject.masks)

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from profiler.compression.fine_tune import train
 from profiler.compression.held import held_bytes
-from profiler.compression.layers import matrices, replace_module
+from profiler.compression.layers import replace_module
 from profiler.compression.structured import new_linear
 from profiler.compression.subject import Subject
 
 
 def factorize(subject: Subject, rank: int) -> None:
     """Put two thin layers in place of each linear layer for which that takes fewer numbers."""
-    found = [matrix for matrix in matrices(subject.model, subject.task.head) if matrix.linear]
+    found = [matrix for matrix in subject.matrices() if matrix.linear]
     thin = [matrix for matrix in found if rank * sum(matrix.weight.shape) < matrix.weight.numel()]
     for done, matrix in enumerate(thin):
         outer, inner = factors(matrix.weight.detach(), rank)
@@ -43,7 +43,7 @@ def train_and_merge(subject: Subject, rank: int, steps: int, lr: float) -> None:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-    names = [matrix.name.removesuffix(".weight") for matrix in matrices(subject.model, subject.task.head) if matrix.linear]
+    names = [matrix.name.removesuffix(".weight") for matrix in subject.matrices() if matrix.linear]
     if not names:
         subject.note_changed(0, "linear layers")
         return

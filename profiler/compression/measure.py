@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,9 +27,10 @@ from profiler.compression.few_layers import FewLayers
 from profiler.compression.files import StateFile, as_bytes
 from profiler.compression.held import held_bytes, tensors_of
 from profiler.compression.histograms import weight_histogram
+from profiler.compression.layers import matrices
 from profiler.compression.quality import Forward, agreement, evaluate
 from profiler.compression.resident import ResidentPeak, resident_bytes
-from profiler.compression.result import Quality, Result, Size, StageFacts
+from profiler.compression.result import LayerFacts, Quality, Result, Size, StageFacts
 from profiler.compression.subject import Subject
 from profiler.compression.task import Task
 from profiler.units import MIB, format_bytes
@@ -40,7 +41,7 @@ MOST_KEPT_BYTES = 64 * MIB
 """A larger file is measured and not kept."""
 _FINAL = "final"
 _TIMED_ROUNDS = 7
-_BASELINE_SHARE, _STAGES_SHARE = 0.1, 0.7
+_BASELINE_SHARE, _STAGES_SHARE, _LAYERS_FROM = 0.1, 0.6, 0.75
 NOISE_BYTES = 4 * MIB
 """A resident set may differ by this much for reasons that have nothing to do with weights."""
 
@@ -77,6 +78,8 @@ def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share
         stages = tuple(_applied(subject, experiment, index, start, tell) for index in range(len(experiment.stages)))
         tell("measuring", _BASELINE_SHARE + _STAGES_SHARE)
         result = _result(experiment, subject, baseline, stages, start)
+        if experiment.by_layer:
+            result = replace(result, layers=_layer_by_layer(experiment, task, tell))
         if keep is not None and result.size.file_bytes <= MOST_KEPT_BYTES:
             shutil.copyfile(folder / _FINAL, keep)
         return result
@@ -175,6 +178,20 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
         versions=library_versions(),
         created=time.time(),
     )
+
+
+def _layer_by_layer(experiment: Experiment, task: Task, tell: Tell) -> tuple[LayerFacts, ...]:
+    """Return the loss with the first technique on each matrix alone."""
+    stage, technique = experiment.stages[0], experiment.techniques[0]
+    options = technique.read_options(dict(stage.options))
+    shapes = {matrix.name: matrix.weight.numel() for matrix in matrices(task.build(), task.head)}
+    found: list[LayerFacts] = []
+    for name, num_weights in shapes.items():
+        tell(f"{name} alone", _LAYERS_FROM + (1 - _LAYERS_FROM) * len(found) / len(shapes))
+        subject = Subject(task=task, model=task.build(), seed=experiment.seed, only=name)
+        technique.apply(subject, options)
+        found.append(LayerFacts(name=name, num_weights=num_weights, loss=evaluate(subject.logits, task.held_out()).loss))
+    return tuple(found)
 
 
 def size_notes(size: Size, baseline: Size) -> list[str]:

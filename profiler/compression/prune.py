@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 from profiler.compression.held import held_bytes, unique_storages
-from profiler.compression.layers import Matrix, matrices
+from profiler.compression.layers import Matrix
 from profiler.compression.subject import Subject
 
 
 def prune_each(subject: Subject, amount: float) -> None:
     """Make the smallest share of each matrix zero."""
-    found = matrices(subject.model, subject.task.head)
+    found = subject.matrices()
     for matrix in found:
         prune.l1_unstructured(matrix.module, matrix.attribute, amount=amount)  # type: ignore[no-untyped-call]
     _finish(subject, found)
@@ -21,7 +21,7 @@ def prune_each(subject: Subject, amount: float) -> None:
 
 def prune_globally(subject: Subject, amount: float) -> None:
     """Make the smallest share of all matrices together zero."""
-    found = matrices(subject.model, subject.task.head)
+    found = subject.matrices()
     pairs = [(matrix.module, matrix.attribute) for matrix in found]
     prune.global_unstructured(pairs, pruning_method=prune.L1Unstructured, amount=amount)
     _finish(subject, found)
@@ -29,7 +29,7 @@ def prune_globally(subject: Subject, amount: float) -> None:
 
 def prune_two_of_four(subject: Subject) -> None:
     """Make two of each four weights in a row zero: the smaller ones."""
-    found = [matrix for matrix in matrices(subject.model, subject.task.head) if matrix.weight.shape[1] % 4 == 0]
+    found = [matrix for matrix in subject.matrices() if matrix.weight.shape[1] % 4 == 0]
     for matrix in found:
         prune.custom_from_mask(matrix.module, matrix.attribute, two_of_four(matrix.weight))  # type: ignore[no-untyped-call]
     _finish(subject, found)

@@ -69,7 +69,7 @@ def intx_weight_only(subject: Subject, bits: str, group: str) -> None:
 def packed(subject: Subject, bits: str, group: str) -> None:
     """Pack weights, several a byte; layers whose rows are no multiple of the group stay as they are."""
     untie(subject)
-    fitting = {name: layer for name, layer in _linears(subject.model).items() if layer.in_features % int(group) == 0}
+    fitting = {name: layer for name, layer in subject.linears().items() if layer.in_features % int(group) == 0}
     for name, layer in fitting.items():
         bias = None if layer.bias is None else layer.bias.detach()
         replace_module(subject.model, name, PackedLinear(layer.weight.detach(), bias, int(bits), int(group)))
@@ -78,7 +78,7 @@ def packed(subject: Subject, bits: str, group: str) -> None:
 
 def nf4(subject: Subject) -> None:
     """Pack weights of linear layers but the output layer as NF4, as bitsandbytes does."""
-    fitting = {name: layer for name, layer in _linears(subject.model).items() if name != subject.task.head}
+    fitting = {name: layer for name, layer in subject.linears().items() if name != subject.task.head}
     for name, layer in fitting.items():
         replace_module(subject.model, name, Nf4Linear(layer, torch.device("cpu"), torch.float32))
     subject.note_changed(len(fitting), "linear layers beside the output layer")
@@ -151,7 +151,7 @@ def _torchao(subject: Subject, config: Any, group: int = 1) -> None:
         from torchao.quantization import quantize_
 
     untie(subject)
-    fitting = [layer for layer in _linears(subject.model).values() if layer.in_features % group == 0]
+    fitting = [layer for layer in subject.linears().values() if layer.in_features % group == 0]
     chosen = set(map(id, fitting))
     with _quietly():
         quantize_(subject.model, config, filter_fn=lambda module, name: id(module) in chosen)
@@ -165,10 +165,6 @@ def _torch_ao(subject: Subject, dtype: torch.dtype) -> None:
     with _quietly():
         torch.ao.quantization.quantize_dynamic(subject.model, kinds, dtype=dtype, inplace=True)  # type: ignore[no-untyped-call]
     subject.note_changed(num_layers, "linear or recurrent layers, which this library quantizes")
-
-
-def _linears(model: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
 def _shaped(inputs: torch.Tensor, example: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,15 @@ class StageFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerFacts:
+    """The model with the first technique applied to one matrix alone."""
+
+    name: str
+    num_weights: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """An experiment's facts beside those of the untouched model."""
 
@@ -91,6 +100,8 @@ class Result:
     """A digest of the baseline's weights."""
     histograms: dict[str, Any] = field(default_factory=dict)
     """``before`` and ``after``: counts of the weights of the matrices between common ``edges``."""
+    layers: tuple[LayerFacts, ...] = ()
+    """In the order of the model, where the experiment asks for them."""
     versions: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     """Seconds since the epoch."""
@@ -127,6 +138,7 @@ class Result:
             known |= {name: Size(**data[name]) for name in ("size", "baseline_size")}
             known |= {name: Quality(**data[name]) for name in ("quality", "baseline_quality")}
             known["stages"] = tuple(StageFacts(**stage) for stage in data["stages"])
+            known["layers"] = tuple(LayerFacts(**layer) for layer in data.get("layers", ()))
             return cls(**known)
         except (KeyError, TypeError, SpecError) as error:
             raise FormatError(f"This is not a result of the compression lab ({error}). Measure it again.") from error

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from profiler.compression.layers import Matrix, matrices, replace_module
+from profiler.compression.layers import Matrix, replace_module
 from profiler.compression.prune import two_of_four
 from profiler.compression.subject import Subject
 
@@ -166,7 +166,7 @@ def bsr(weight: Tensor, block: int) -> Tensor:
 
 def _store(subject: Subject, make: Callable[[Tensor, Tensor | None], nn.Module], fits: Callable[[Matrix], bool] = lambda _: True) -> None:
     """Replace the linear layers that fit; say where the sparse form is larger than dense."""
-    found = [matrix for matrix in matrices(subject.model, subject.task.head) if matrix.linear and fits(matrix)]
+    found = [matrix for matrix in subject.matrices() if matrix.linear and fits(matrix)]
     zeros = total = 0
     for matrix in found:
         weight = matrix.weight.detach()

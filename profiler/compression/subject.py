@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from profiler.compression.files import StateFile, WeightFile
+from profiler.compression.layers import Matrix, matrices
 from profiler.compression.task import Task
 
 
@@ -34,6 +35,8 @@ class Subject:
     """Inputs -> logits, where the model is no longer called as the task calls it."""
     file: WeightFile = field(default_factory=StateFile)
     """How the model is written."""
+    only: str | None = None
+    """The name of the one matrix to work on, for techniques that can; None: all."""
     notes: list[str] = field(default_factory=list)
     """Sentences for the user."""
     extra: dict[str, float] = field(default_factory=dict)
@@ -44,6 +47,15 @@ class Subject:
     def logits(self, inputs: Tensor) -> Tensor:
         """Return the model's logits of inputs, as `Task.logits` says."""
         return self.forward(inputs) if self.forward else self.task.logits(self.model, inputs)
+
+    def matrices(self) -> list[Matrix]:
+        """Return the matrices to work on: all but those of the output layer, or the one of `only`."""
+        return [matrix for matrix in matrices(self.model, self.task.head) if self.only in (None, matrix.name)]
+
+    def linears(self) -> dict[str, nn.Linear]:
+        """Return the linear layers to work on by name, the output layer among them."""
+        layers = {name: module for name, module in self.model.named_modules() if isinstance(module, nn.Linear)}
+        return {name: layer for name, layer in layers.items() if self.only in (None, f"{name}.weight")}
 
     def note_changed(self, num_layers: int, what: str) -> None:
         """Say how many layers a technique changed; that it changed none is what users must hear."""

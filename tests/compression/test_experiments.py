@@ -58,6 +58,13 @@ def test_what_cannot_be_is_refused_with_a_way_out(names: tuple[str, ...], amount
         Experiment.of("lab", names, amount)
 
 
+def test_a_technique_that_works_on_the_whole_is_not_applied_by_layer() -> None:
+    with pytest.raises(SpecError, match="cannot be applied matrix by matrix"):
+        Experiment.of("lab", ("bfloat16",), by_layer=True)
+    assert Experiment.of("lab", ("prune",), by_layer=True).id != Experiment.of("lab", ("prune",)).id
+    assert Experiment.from_json(Experiment.of("lab", ("prune",), by_layer=True).to_json()).by_layer
+
+
 @pytest.mark.parametrize("data", [None, [], {}, {"model": "lab", "stages": [3]}, {"model": "lab", "seed": -1}])
 def test_what_is_no_experiment_is_refused(data: object) -> None:
     with pytest.raises(SpecError):

@@ -20,7 +20,7 @@ from profiler.compression.histograms import weight_histogram
 from profiler.compression.measure import measure, model_hash
 from profiler.compression.quality import agreement, evaluate
 from profiler.compression.resident import ResidentPeak, resident_bytes
-from profiler.compression.result import Quality, ResultStore, Size
+from profiler.compression.result import Quality, Result, ResultStore, Size
 from profiler.compression.task import Batch
 from profiler.errors import JobFailed, SpecError
 from profiler.jobs.experiments import Experiments, ExperimentStatus, measure_in_worker, result_key
@@ -58,7 +58,17 @@ def test_a_pipeline_is_measured_stage_by_stage_beside_the_untouched_model() -> N
     assert found.seconds > 0 < found.baseline_seconds
     assert torch.get_num_threads() == 1
     shares = [share for _, share in told]
-    assert shares == sorted(shares)
+    assert shares == pytest.approx(sorted(shares))
+
+
+def test_each_matrix_alone_is_told_where_that_is_asked_for() -> None:
+    found = measure(Experiment.of("tiny", ("packed-int:bits=1",), by_layer=True), TinyTask())
+
+    assert [layer.num_weights for layer in found.layers[:2]] == [64 * 64, 64 * 64]
+    assert len(found.layers) == 14
+    assert all(layer.loss != found.baseline_quality.loss for layer in found.layers)
+    assert len({layer.loss for layer in found.layers}) == 14
+    assert Result.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_no_technique_at_all_agrees_with_itself() -> None:

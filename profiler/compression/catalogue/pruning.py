@@ -27,6 +27,7 @@ UNSTRUCTURED = Technique(
     formula="1.00 after; 8 bytes more for each weight during (mask and product)",
     source=_PRUNE,
     code="prune:prune_each",
+    by_layer=True,
     parameters=(share(0.5, "share of each matrix's weights that become zero"),),
     amount="amount",
 )
@@ -41,6 +42,7 @@ GLOBAL = Technique(
     formula=UNSTRUCTURED.formula,
     source=_PRUNE,
     code="prune:prune_globally",
+    by_layer=True,
     parameters=(share(0.5, "share of all these weights that become zero"),),
     amount="amount",
 )
@@ -59,6 +61,7 @@ TWO_OF_FOUR = Technique(
     formula="1.00 after; stored as 2:4 0.5625 (16 bits) or 0.53 (32 bits) of each matrix",
     source="Mishra et al. 2021: Accelerating Sparse Deep Neural Networks, arXiv:2104.08378",
     code="prune:prune_two_of_four",
+    by_layer=True,
 )
 
 STRUCTURED = Technique(

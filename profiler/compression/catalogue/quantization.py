@@ -115,6 +115,7 @@ INT8_WEIGHT_ONLY = Technique(
     formula=_INT8_FORMULA,
     source=_TORCHAO,
     code="quantize:int8_weight_only",
+    by_layer=True,
     needs=("torchao",),
 )
 
@@ -131,6 +132,7 @@ INT8_ACTIVATIONS = Technique(
     formula=_INT8_FORMULA,
     source=_TORCHAO,
     code="quantize:int8_activations",
+    by_layer=True,
     needs=("torchao",),
 )
 
@@ -144,6 +146,7 @@ FLOAT8_WEIGHT_ONLY = Technique(
     formula=_INT8_FORMULA,
     source=_TORCHAO,
     code="quantize:float8_weight_only",
+    by_layer=True,
     needs=("torchao",),
 )
 
@@ -160,6 +163,7 @@ INT4_IN_INT8 = Technique(
     formula="rows x columns + 4 bytes (scale) and 1 byte (zero point) a group of each linear layer",
     source=_TORCHAO,
     code="quantize:intx_weight_only",
+    by_layer=True,
     parameters=(
         Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("2", "4"), help="bits that a weight's values need"),
         Parameter(name="group", kind=ParameterKind.CHOICE, default="32", choices=("32", "64", "128"), help="weights that share a scale"),
@@ -182,6 +186,7 @@ PACKED = Technique(
     formula="bits / 8 bytes a weight + 8 bytes (scale and lowest value) a group; embeddings stay float32",
     source="round to nearest in groups, the layout of hqq and GPTQ files: https://github.com/mobiusml/hqq",
     code="quantize:packed",
+    by_layer=True,
     parameters=(
         Parameter(name="bits", kind=ParameterKind.CHOICE, default="4", choices=("1", "2", "4", "8"), help="bits a weight"),
         Parameter(name="group", kind=ParameterKind.CHOICE, default="64", choices=("32", "64", "128"), help="weights that share a scale"),
@@ -202,6 +207,7 @@ NF4 = Technique(
     formula="0.5 bytes a weight + 4 bytes a group of 64 + 64 bytes (levels) a layer, in all linear layers but the output",
     source="Dettmers et al. 2023: QLoRA, arXiv:2305.14314",
     code="quantize:nf4",
+    by_layer=True,
 )
 
 K_MEANS = Technique(
@@ -218,6 +224,7 @@ K_MEANS = Technique(
     formula="bits/8 bytes a weight + 4 x 2^bits bytes a matrix on disk; 1.00 in memory",
     source="Han, Mao, Dally 2016: Deep Compression, arXiv:1510.00149",
     code="kmeans:share_weights",
+    by_layer=True,
     parameters=(
         Parameter(name="bits", kind=ParameterKind.INTEGER, default=5, low=1, high=8, help="2^bits clusters a matrix"),
         Parameter(name="rounds", kind=ParameterKind.INTEGER, default=25, low=1, high=200, help="rounds of Lloyd's algorithm"),

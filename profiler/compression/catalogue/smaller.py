@@ -30,6 +30,7 @@ LOW_RANK = Technique(
     formula="4 x rank x (rows + columns) bytes a matrix",
     source="Eckart, Young 1936; torch.linalg.svd",
     code="low_rank:factorize",
+    by_layer=True,
     parameters=(Parameter(name="rank", kind=ParameterKind.INTEGER, default=48, low=1, high=4096, help="inner size of the factors"),),
     amount="rank",
 )
