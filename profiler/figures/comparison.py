@@ -49,7 +49,8 @@ def comparison_figure(
 def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
     """Return one row a run, and for each category that differs in any its change.
 
-    Columns: run, peak_bytes, against_first_bytes, peak_in, step_time, wall_time, loss, provenance, and one a category by its label. Changes are the run's bytes at its peak minus the first run's at its; those of a row sum to ``against_first_bytes``.
+    Columns: run, peak_bytes, against_first_bytes, peak_in, step_time, wall_time, loss, provenance, and one a category by
+    its label. Changes are the run's bytes at its peak minus the first run's at its; those of a row sum to ``against_first_bytes``.
     """
     first = next(iter(runs.values()), None)
     rows = []
