@@ -79,10 +79,12 @@ class DeviceMemory:
         self.held: dict[str, Place] = {}
         """What libraries keep until the process ends, by what it is for."""
         self._blocks: dict[int, Block] = {}
+        self._streams: dict[object, int] = {torch.cpu.current_stream(): 0}
 
     def allocate(self, num_bytes: int) -> Place:
-        """Return the block that the allocator chooses."""
-        block = self.allocator.malloc(num_bytes)
+        """Return the block that the allocator chooses, of those of the stream that a library works on."""
+        stream = self._streams.setdefault(torch.cpu.current_stream(), len(self._streams))  # the device's stand-in is a CPU
+        block = self.allocator.malloc(num_bytes, stream)
         assert isinstance(block, Block), "a card without a limit never runs out of memory"
         self._blocks[block.address] = block
         return Place(block.address, block.size, Allocation(num_bytes, block.stream, block.segment.address, None))
