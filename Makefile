@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup app test test-slow check fix samples
+.PHONY: help setup app test test-slow check fix docs samples
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(DEV) ## ruff, format check, mypy; changes nothing
 fix: $(DEV) ## let ruff repair and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(RUNTIME) ## write docs/toggles.md from the registry
+	$(BIN)/python -m profiler toggles --markdown > docs/toggles.md
 
 samples: $(RUNTIME) ## make the recordings of sample_traces/ again
 	$(BIN)/python -m sample_traces.make

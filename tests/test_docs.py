@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from profiler.cli import main
 from profiler.recording import Category, Phase, Provenance
 from tests.conftest import ROOT
 
@@ -70,5 +71,10 @@ def test_make_has_every_target_that_the_readme_names(target: str) -> None:
 def test_the_requirements_are_pinned_exactly() -> None:
     lines = [line for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
 
-    assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in lines)
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\d.]+", line) for line in lines)
     assert {line.split("==")[0] for line in lines} >= {"streamlit", "torch", "transformers", "plotly", "pyarrow", "psutil", "nvidia-ml-py"}
+
+
+def test_the_page_of_toggles_is_what_the_registry_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["toggles", "--markdown"]) == 0
+    assert (ROOT / "docs" / "toggles.md").read_text(encoding="utf-8") == capsys.readouterr().out, "run `make docs`"

@@ -13,7 +13,9 @@ import torch
 
 from profiler.analysis.summary import summarize
 from profiler.cli import main
+from profiler.spec import Job, Model
 from profiler.storage import read_recording
+from profiler.workloads import Setup
 from tests.conftest import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
@@ -57,6 +59,24 @@ def simulates(document: Path) -> bool:
     return "profiler.simulate(" in "".join(blocks(document, "python"))
 
 
+def records(document: Path) -> bool:
+    return "profiler.record(" in "".join(blocks(document, "python"))
+
+
+def test_the_example_of_an_optimization_makes_an_optimizer() -> None:
+    (block,) = blocks(ROOT / "docs" / "how-to" / "add-an-optimization.md", "python")
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "add-an-optimization.md", "exec"), namespace)
+    item, setup = namespace["AmsGrad"](), Setup()
+    item.apply(setup, item.read_options({}), Job(model=Model(name="tiny-gpt2")))
+    parameter = torch.nn.Parameter(torch.ones(3))
+    assert setup.make_optimizer is not None
+    optimizer = setup.make_optimizer([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    assert sum(value.numel() for value in optimizer.state[parameter].values() if value.dim()) == item.state_copies * 3
+
+
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if simulates(document)], ids=name)
 def test_the_python_examples_simulate_a_training(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks(document, "python"):
@@ -66,7 +86,7 @@ def test_the_python_examples_simulate_a_training(document: Path, capsys: pytest.
     assert summarize(read_recording("mine.headroom"))["categories_at_peak"]["PARAMETER"] == 4 * 16 * 8
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d, "python") and not simulates(d)], ids=name)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if records(d)], ids=name)
 def test_the_python_examples_record_a_training(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = LanguageModel()
     optimizer = torch.optim.AdamW(model.parameters())

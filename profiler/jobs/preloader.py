@@ -26,6 +26,9 @@ MODULES = (
     "transformers.modeling_utils",
     "transformers.models.auto.modeling_auto",
     "transformers.models.llama.modeling_llama",
+    "peft",
+    "torchao.optim",
+    "torchao.quantization",
     "pandas",  # pyarrow loads it with the first table
     "profiler.simulate.engine",
 )
