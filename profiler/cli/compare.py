@@ -38,9 +38,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--budget", metavar="SIZE", help="exit 4 if the run with all toggles needs more, such as 24GiB")
     command.add_argument("--baseline", type=Path, metavar="FILE", help="a recording: exit 4 if the run with all toggles needs more than it")
     command.add_argument("--tolerance", default="0%", metavar="SHARE", help="how much more than --baseline is allowed (default 0%%)")
-    command.add_argument(
-        "--report", type=Path, metavar="FILE", help="also write one HTML file that opens without a network"
-    )
+    command.add_argument("--report", type=Path, metavar="FILE", help="also write one HTML file that opens without a network")
     command.add_argument("--time-limit", type=float, default=Limits().seconds, metavar="SECONDS", help="of each run")
 
 
