@@ -6,6 +6,7 @@ import streamlit as st
 
 from pages.shared import (
     compare_baseline,
+    compare_code,
     compare_details,
     compare_results,
     compare_runs,
@@ -36,6 +37,7 @@ with components.refusals_shown():
         compare_results.waterfall(compared, budget_bytes)
         components.fragment(partial(compare_details.panel, compared, engine, budget_bytes))
         compare_details.downloads(compared)
+        compare_code.panel(compared)
 compare_toggles.catalogue(job)
 components.how_to_read(
     """

@@ -26,10 +26,11 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     name, best = _shown(compared)
     saved = baseline.peak_bytes - best.peak_bytes
     percent = f"{100 * abs(saved) / max(baseline.peak_bytes, 1):.0f} %"
-    share = f"{format_bytes(abs(saved))} {'saved' if saved >= 0 else 'more'}, {percent}"
+    share = f"{format_bytes(abs(saved))} {'saved' if saved >= 0 else 'more'}, {percent} of {format_bytes(baseline.peak_bytes)}"
+    note = f"peak in {best.peak.phase}" if best is baseline else share
     full = f"{exact_bytes(best.peak_bytes)} with {name}, {best.provenance}; the baseline's are {exact_bytes(baseline.peak_bytes)}."
     row = [
-        components.Metric(name.capitalize(), format_bytes(best.peak_bytes), full, f"{share} of {format_bytes(baseline.peak_bytes)}"),
+        components.Metric(name.capitalize(), format_bytes(best.peak_bytes), full, note),
         *_budget(best, budget_bytes),
         components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], f"baseline {_short(step_time(baseline))}"),
         components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"),
@@ -55,7 +56,9 @@ def waterfall(compared: Compared, budget_bytes: int | None) -> None:
     together = compared.comparison.together
     st.subheader("What each toggle saves" + (", in this order" if together else ", alone"), anchor=False)
     if together:
-        figure = waterfall_figure(compared.savings, theme=session.theme(), budget_bytes=budget_bytes)
+        num_steps, num_toggles = len(compared.savings), len(compared.comparison.toggles)
+        last = TOGETHER if num_steps == num_toggles else f"with {num_steps} of {num_toggles}, the others are on their way"
+        figure = waterfall_figure(compared.savings, last=last, theme=session.theme(), budget_bytes=budget_bytes)
         components.chart(figure, key="compare_waterfall", alt="What each toggle saves in order; the table has the numbers.")
         total = compared.savings[0].before.peak_bytes - compared.savings[-1].after.peak_bytes
         order = ", ".join(saving.toggle for saving in compared.savings)
@@ -75,7 +78,7 @@ def _shown(compared: Compared) -> tuple[str, Footprint]:
     """Return the run that the numbers at the head are about: all together, or of runs alone the smallest."""
     toggles = compared.comparison.toggles
     if compared.comparison.together and toggles in compared.footprints:
-        return (TOGETHER if len(toggles) > 1 else name_of(toggles)), compared.footprints[toggles]
+        return _name(compared, toggles), compared.footprints[toggles]
     switched = min(compared.footprints, key=lambda one: compared.footprints[one].peak_bytes)
     return name_of(switched), compared.footprints[switched]
 
@@ -84,6 +87,11 @@ def _sentences(toggle: str, sentences: list[str]) -> str:
     """Return what is said of a toggle as one item of a list, its name in bold; names may hold characters that Markdown reads."""
     said = " ".join(sentences).removeprefix(toggle)
     return f"- **{toggle.replace('*', chr(92) + '*')}**{said}"
+
+
+def _name(compared: Compared, switched: Switched) -> str:
+    is_all = compared.comparison.together and switched == compared.comparison.toggles and len(switched) > 1
+    return TOGETHER if is_all else name_of(switched)
 
 
 def _budget(best: Footprint, budget_bytes: int | None) -> list[components.Metric]:
@@ -120,8 +128,10 @@ def _how(compared: Compared) -> str:
 def _in_order(compared: Compared) -> Named:
     comparison = compared.comparison
     prefixes: list[Switched] = [comparison.toggles[: num + 1] for num in range(len(comparison.toggles))] if comparison.together else []
-    names = {prefix: f"+ {prefix[-1]}" for prefix in prefixes}
-    return _present(compared, {(): BASELINE} | names)
+    names: dict[Switched, str] = {(): BASELINE}
+    for prefix in prefixes:  # "+ NAME" is said of a run only where the one before it is above it
+        names[prefix] = f"+ {prefix[-1]}" if prefix[:-1] in compared.footprints else _name(compared, prefix)
+    return _present(compared, names)
 
 
 def _alone(compared: Compared) -> Named:

@@ -102,7 +102,7 @@ def _named(points: list[_Point], highest: int) -> set[str]:
 def _marks(points: list[_Point], is_dominated: bool, named: set[str], theme: Theme) -> go.Scatter:
     color = theme.muted if is_dominated else theme.accent
     return go.Scatter(
-        name="Another run is better in everything" if is_dominated else "No other run is better in everything",
+        name="Beaten by another run" if is_dominated else "Not beaten",
         x=[float(point.num_bytes) for point in points],
         y=[point.cost for point in points],
         mode="markers+text",

@@ -16,23 +16,26 @@ from profiler.units import exact_bytes, format_bytes
 _EMPTY_HEIGHT = 150
 
 
-def waterfall_figure(savings: Sequence[Saving], *, theme: ThemeName = "light", budget_bytes: int | None = None) -> go.Figure:
+def waterfall_figure(
+    savings: Sequence[Saving], *, last: str = "all together", theme: ThemeName = "light", budget_bytes: int | None = None
+) -> go.Figure:
     """Return the baseline, what each toggle takes off or adds once those before it are on, and what is left.
 
     Args:
         savings: as `profiler.analysis.savings.waterfall` returns them: each begins where the one before ended.
+        last: what to call the run in which they are all on.
         theme: ``light`` or ``dark``.
         budget_bytes: drawn as a line.
     """
     colors = theme_named(theme)
     if not savings:
         return empty_figure(colors, _EMPTY_HEIGHT, "No step is here yet.")
-    first, last = savings[0].before.peak_bytes, savings[-1].after.peak_bytes
+    first, left = savings[0].before.peak_bytes, savings[-1].after.peak_bytes
     steps = [f"{saving.toggle}: {format_bytes(-saving.saved_bytes, signed=True)}" for saving in savings]
-    names = [sized("baseline", first), *steps, sized("all together", last)]
+    names = [sized("baseline", first), *steps, sized(last, left)]
     highest = max(first, *(saving.after.peak_bytes for saving in savings))
     figure = rows_figure(names, highest_bytes=highest, title="Peak allocated", budget_bytes=budget_bytes, theme=colors)
-    ends = [(0, first), *((saving.before.peak_bytes, saving.after.peak_bytes) for saving in savings), (0, last)]
+    ends = [(0, first), *((saving.before.peak_bytes, saving.after.peak_bytes) for saving in savings), (0, left)]
     fills = [colors.muted, *(colors.accent if saving.saved_bytes >= 0 else colors.overlays[2] for saving in savings), colors.muted]
     figure.add_trace(
         go.Bar(
@@ -45,7 +48,7 @@ def waterfall_figure(savings: Sequence[Saving], *, theme: ThemeName = "light", b
                 "color": fills,
                 "pattern": {"shape": ["/" if saved < 0 else "" for saved in _saved(savings)], "fgcolor": colors.background},
             },
-            customdata=[exact_bytes(first), *(exact_bytes(-saving.saved_bytes) for saving in savings), exact_bytes(last)],
+            customdata=[exact_bytes(first), *(exact_bytes(-saving.saved_bytes) for saving in savings), exact_bytes(left)],
             hovertemplate="%{customdata}<extra></extra>",
         )
     )

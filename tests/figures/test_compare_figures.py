@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.analysis.footprint import Footprint, Level, Spread
@@ -28,6 +28,7 @@ def run(categories: dict[Category, int], **facts: object) -> Footprint:
     return replace(made, **facts)  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=25)  # plotly's checks take their time
 @given(st.lists(SIZES, min_size=1, max_size=5))
 def test_the_bands_of_each_bar_sum_to_its_peak(runs: list[dict[Category, int]]) -> None:
     named = {f"run {num}": run(categories) for num, categories in enumerate(runs)}
@@ -67,6 +68,7 @@ def test_what_was_not_measured_is_said_and_never_a_number() -> None:
     assert table["step_time"].tolist() == [NOT_MEASURED, "500 ms (400 ms to 600 ms)"]
 
 
+@settings(deadline=None, max_examples=25)
 @given(SIZES, st.lists(SIZES, min_size=1, max_size=6))
 def test_each_step_of_the_waterfall_begins_where_the_one_before_ended(first: dict[Category, int], rest: list[dict[Category, int]]) -> None:
     savings = waterfall(run(first), [(f"t{num}", run(categories)) for num, categories in enumerate(rest)])

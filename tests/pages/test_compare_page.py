@@ -202,3 +202,24 @@ def test_the_start_page_and_a_run_that_is_done_lead_here(opened: Open, known: Ru
     status = server.submit(Comparison(baseline=BASELINE, toggles=()).job(()))
     links = [str(link.proto) for link in opened("profile", run=status.run_id).get("page_link")]
     assert any("Compare toggles on it" in link and "tiny-llama" in link for link in links)
+
+
+def test_while_steps_are_missing_the_asked_combination_is_shown_under_its_own_name(opened: Open, server: JobManager) -> None:
+    comparison = Comparison(baseline=BASELINE, toggles=parse_toggles(TOGGLES))
+    for switched in ((), comparison.toggles):
+        keep(server.store, comparison.job(switched), CAPTURE, SIZES[tuple(map(str, switched))])
+    app = opened("compare", job=LINK, toggles=";".join(TOGGLES))
+
+    assert "all together: 450 B" in chart(app, 0)
+    assert "+ checkpointing" not in chart(app, 0)
+    assert "2 runs to make, 2 are here already" in texts(app)
+    assert "What each toggle saves" not in texts(app)
+
+
+def test_a_run_is_shown_as_code(opened: Open, known: RunStore) -> None:
+    app = opened("compare", job=LINK, toggles=";".join(TOGGLES))
+    app.session_state["compare_code"] = True
+    app.run()
+
+    assert "import torch" in app.code[0].value
+    assert app.selectbox(key="linked_code_of").value == "bfloat16 + checkpointing"
