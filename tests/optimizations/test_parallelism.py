@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from profiler.errors import SpecError
 from profiler.models.build import build_model
 from profiler.optimizations.parallelism import MAX_RANKS, fullest_rank
 from profiler.optimizations.registry import setup_for, validate
-from profiler.recording import Category, Recording
+from profiler.recording import Category, Recording, Role
 from profiler.simulate.engine import simulate_job
 from profiler.simulate.session import Simulation
 from profiler.spec import Job, Model, Toggle, Workload
@@ -109,6 +110,16 @@ def test_gathered_are_the_layer_that_runs_the_next_one_and_what_belongs_to_no_la
     layer, around = share_bytes(shapes[1 : 1 + of_one_layer], 8) * 8, share_bytes([shapes[0], *shapes[-2:]], 8) * 8
 
     assert rank["COMMUNICATION"] == around + 3 * layer  # one runs, and the next came in one piece and is cut into its parameters
+
+
+def test_on_a_gpu_gathers_and_reductions_have_pools_of_their_own(tmp_path: Path) -> None:
+    simulate_job(replace(job_of("fsdp2"), device="rtx-4090"), tmp_path / "simulated.headroom")
+    events = read_recording(tmp_path / "simulated.headroom").events.to_pylist()
+    streams = {event["stream"] for event in events if event["device"] >= 0}
+    of_parameters = {event["stream"] for event in events if (event["roles"] or 0) & Role.PARAMETER}
+
+    assert of_parameters == {0}
+    assert len(streams) == 3  # where the model computes, where gathers are copied together, and where gradients are reduced
 
 
 @given(SIZES, st.integers(2, MAX_RANKS))
