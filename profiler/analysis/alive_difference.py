@@ -1,7 +1,8 @@
 """Two instants of two recordings -> what is alive in one and not in the other, by call stack and size.
 
 For leaks (a run early and late) and regressions (before and after a change). Blocks are the same where they have the same size and were
-allocated from the same functions; line numbers and folders do not count, so that an edit above a call changes nothing.
+allocated from the same functions; line numbers and folders do not count, so that an edit above a call changes nothing. Adapters around a
+module do not count either.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pandas as pd
 from profiler.analysis.blocks import Lane
 from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.columns import read_numbers
+from profiler.analysis.module_tree import unwrapped
 from profiler.analysis.stack_tree import call_path
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Recording
@@ -140,5 +142,5 @@ def _origin(frames: str, timeline: Timeline, row: int) -> str:
     if frames:
         return _SEPARATOR.join(call_path(frames))
     blocks = timeline.blocks
-    known = [names.text(row) for names in (blocks.module, blocks.tensor, blocks.operator)]
+    known = [unwrapped(blocks.module.text(row)), unwrapped(blocks.tensor.text(row)), blocks.operator.text(row)]
     return _SEPARATOR.join(name for name in known if name) or NOT_KNOWN

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from profiler.analysis.alive_difference import Side
-from profiler.analysis.module_tree import NO_MODULE
+from profiler.analysis.module_tree import NO_MODULE, unwrapped
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 ANY_LAYER = "*"
@@ -17,8 +17,8 @@ ANY_LAYER = "*"
 def module_difference(before: Side, after: Side) -> pd.DataFrame:
     """Return one row a module whose bytes differ: module, before_bytes, after_bytes, difference_bytes; largest difference first.
 
-    ``layers.0.mlp`` and ``layers.1.mlp`` are one row, ``layers.*.mlp``. Blocks without a module have a row too, so that
-    ``difference_bytes`` sum to what is alive after minus what was before.
+    ``layers.0.mlp`` and ``layers.1.mlp`` are one row, ``layers.*.mlp``, with and without adapters around them. Blocks without a module have
+    a row too, so that ``difference_bytes`` sum to what is alive after minus what was before.
     """
     sides = [_by_module(side) for side in (before, after)]
     table = pd.concat(sides, axis=1, keys=["before_bytes", "after_bytes"]).fillna(0).astype(np.int64)
@@ -31,6 +31,6 @@ def module_difference(before: Side, after: Side) -> pd.DataFrame:
 def _by_module(side: Side) -> pd.Series[int]:
     blocks = side.timeline.blocks
     alive = side.timeline.alive(side.event) if side.timeline.num_events else np.empty(0, np.int64)
-    names = [_NUMBER.sub(ANY_LAYER, name) for name in blocks.module.names] + [NO_MODULE]  # the last one has the code -1
+    names = [_NUMBER.sub(ANY_LAYER, unwrapped(name)) or NO_MODULE for name in blocks.module.names] + [NO_MODULE]  # for the code -1
     modules = pd.Series(names, dtype=object).to_numpy()[blocks.module.codes[alive]]
     return pd.Series(blocks.bytes[alive], dtype=np.int64).groupby(modules).sum()

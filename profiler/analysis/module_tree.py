@@ -9,6 +9,8 @@ from profiler.analysis.tree import MAX_DEPTH, Path, Tree, TreeNode, sums_by_cate
 from profiler.recording import Metadata
 
 NO_MODULE = "(no module)"
+_WRAPPER, _WRAPPED = ("base_model", "model"), "base_layer"
+"""What peft puts before the names of a model's modules, and what it calls a layer inside of an adapter."""
 
 
 def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int, models: Mapping[str, str]) -> list[TreeNode]:
@@ -28,6 +30,17 @@ def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int, 
             path = name.split(".", MAX_DEPTH) if name else [NO_MODULE]
             tree.add([models[path[0]], *path] if path[0] in models else path, row)
     return tree.nodes(sorted(tree.largest(max_nodes), key=_in_model_order), ".")
+
+
+def unwrapped(name: str) -> str:
+    """Return the name that a module, or a tensor of it, has without the adapters around it: what peft wraps gets longer names.
+
+    ``base_model.model.layers.0.q.base_layer.weight`` is ``layers.0.q.weight``; the wrapper itself is empty.
+    """
+    parts = name.split(".")
+    if tuple(parts[:2]) == _WRAPPER:
+        parts = parts[2:]
+    return ".".join(part for part in parts if part != _WRAPPED)
 
 
 def models_of(metadata: Metadata) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.analysis.alive_difference import Side
+from profiler.analysis.alive_difference import Side, alive_difference
 from profiler.analysis.module_difference import module_difference
 from profiler.analysis.module_tree import NO_MODULE
 from tests.builders import Tape
@@ -34,3 +34,10 @@ def test_layers_are_one_row_and_blocks_without_a_module_have_their_own() -> None
         side([("layers.0.mlp", 10), ("layers.1.mlp", 10), ("head", 5)]), side([("layers.0.mlp", 1), ("head", 5), ("", 7)])
     )
     assert table.to_numpy().tolist() == [["layers.*.mlp", 20, 1, -19], [NO_MODULE, 0, 7, 7]]
+
+
+def test_a_model_inside_of_adapters_is_the_same_model() -> None:
+    wrapped = [("base_model.model.layers.3.q.base_layer", 10), ("base_model.model.layers.3.q.lora_A.default", 2), ("base_model.model", 4)]
+    table = module_difference(side([("layers.3.q", 10)]), side(wrapped))
+    assert table.to_numpy().tolist() == [[NO_MODULE, 0, 4, 4], ["layers.*.q.lora_A.default", 0, 2, 2]]
+    assert alive_difference(side([("layers.3.q", 10)]), side(wrapped)).same_bytes == 10
