@@ -21,6 +21,7 @@ def pages() -> list[Page]:
         st.Page("pages/timeline.py", title="Timeline"),
         st.Page("pages/allocator.py", title="Allocator"),
         st.Page("pages/compare.py", title="Compare"),
+        st.Page("pages/compress.py", title="Compress"),
         st.Page("pages/monitor.py", title="Monitor"),
     ]
 

@@ -1,0 +1,126 @@
+"""Experiments as they go: started by a button, followed, cancelled; what the store has comes back at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import streamlit as st
+
+from pages.shared import components, session
+from profiler.compression.experiment import Experiment
+from profiler.compression.result import Result
+from profiler.errors import SpecError
+from profiler.jobs.experiments import ExperimentStatus, result_key
+from profiler.jobs.run import RunState
+from profiler.units import format_bytes, format_duration_us
+
+_POLL_SECONDS = 0.5
+_RUNS, _REFUSED = "compress_runs", "compress_refused"
+
+
+def find(experiment: Experiment) -> Result | None:
+    """Return what the store has of an experiment on this machine."""
+    return session.experiments().store.find(result_key(experiment))
+
+
+def results(model: str) -> list[Result]:
+    """Return the newest result of each experiment on a model as it is now, newest first; without those that went matrix by matrix."""
+    found: dict[tuple[object, ...], Result] = {}
+    for result in session.experiments().store.list():
+        experiment = result.experiment
+        if experiment.model == model and experiment.stages:
+            found.setdefault((experiment.stages, experiment.seed), result)
+    newest = next(iter(found.values()), None)
+    return [result for result in found.values() if newest and result.model_hash == newest.model_hash]
+
+
+def offer(experiments: Sequence[Experiment], *, label: str = "Measure", key: str = "compress_measure") -> None:
+    """Draw the button that measures what is not in the store yet; where nothing is missing, the one that measures again.
+
+    Args:
+        experiments: what to do, in order.
+        label: of the button.
+        key: of its widget.
+    """
+    missing = [experiment for experiment in experiments if find(experiment) is None]
+    running = bool(_going())
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if missing:
+            st.button(label, type="primary", on_click=partial(start, missing), disabled=running, key=key)
+            counted = f"{len(missing)} experiments, one after the other, each" if len(missing) > 1 else "One experiment,"
+            st.caption(f"{counted} in a process of its own, on one thread. What is done is kept.")
+        else:
+            st.button("Measure again", type="tertiary", on_click=partial(start, experiments, fresh=True), disabled=running, key=key)
+
+
+def start(experiments: Sequence[Experiment], *, fresh: bool = False) -> None:
+    """Submit experiments; what is refused is said by `progress`."""
+    runs, refused = [], []
+    for experiment in experiments:
+        try:
+            runs.append(session.experiments().submit(experiment, fresh=fresh).run_id)
+        except SpecError as error:
+            refused.append(str(error))
+    session.remember(_RUNS, runs)
+    session.remember(_REFUSED, refused)
+
+
+def progress() -> None:
+    """Draw how far the experiments are that were started in this session, and what became of those that gave no result."""
+    statuses = _statuses()
+    if any(not status.state.final for status in statuses):
+        num_ended = sum(status.state.final for status in statuses)
+
+        def poll() -> None:
+            now = _statuses()
+            if sum(status.state.final for status in now) != num_ended:
+                st.rerun()
+            _draw(now)
+
+        components.fragment(poll, every_seconds=_POLL_SECONDS)
+    for message in dict.fromkeys([*session.recall(_REFUSED, []), *(_failure(status) for status in statuses)]):
+        if message:
+            st.error(message)
+    if any(status.state is RunState.CANCELLED for status in statuses):
+        st.info("Cancelled. What was done until then is kept and shown.")
+
+
+def _statuses() -> list[ExperimentStatus]:
+    """Return where this session's runs stand; those that the server no longer knows are left out."""
+    found = []
+    for run_id in session.recall(_RUNS, []):
+        try:
+            found.append(session.experiments().status(run_id))
+        except SpecError:
+            continue
+    return found
+
+
+def _going() -> list[ExperimentStatus]:
+    return [status for status in _statuses() if not status.state.final]
+
+
+def _draw(statuses: Sequence[ExperimentStatus]) -> None:
+    num_ended = sum(status.state.final for status in statuses)
+    now = next((status for status in statuses if status.state is RunState.RUNNING), None)
+    share = (num_ended + (now.share if now else 0.0)) / len(statuses)
+    counted = f"{num_ended} of {len(statuses)} are done. " if len(statuses) > 1 else ""
+    if now is None:
+        text = f"{counted}Waiting for its turn: one experiment at a time."
+    else:
+        seconds, memory = format_duration_us(now.seconds * 1e6), format_bytes(now.rss_bytes)
+        text = f"{counted}{now.experiment.title}: {now.phase or 'starting'}, {seconds}, {memory} resident"
+    st.progress(min(share, 1.0), text=text.replace("*", r"\*"))
+    st.button("Cancel", on_click=_cancel, key="compress_cancel")
+
+
+def _cancel() -> None:
+    for status in _going():
+        session.experiments().cancel(status.run_id)
+
+
+def _failure(status: ExperimentStatus) -> str:
+    if status.state is not RunState.FAILED:
+        return ""
+    return f"{status.experiment.title}: {status.message or 'the experiment left no words.'}"

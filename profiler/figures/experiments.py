@@ -1,0 +1,133 @@
+"""Results of the compression lab -> the table of all, size against quality, what each stage did, and what was tried for a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from profiler.compression.result import Result
+from profiler.compression.target import Candidate, Goal, Target, loss_gain, pareto
+from profiler.figures.axes import empty_figure, plain
+from profiler.figures.points import HEIGHT, Point, points_figure
+from profiler.figures.theme import ThemeName, theme_named
+from profiler.units import format_bytes, format_duration_us
+
+UNTOUCHED = "untouched"
+GOALS = {Goal.MEMORY: "Held in memory", Goal.DISK: "File"}
+"""What people call the bytes of a goal."""
+
+
+def results_table(results: Sequence[Result]) -> pd.DataFrame:
+    """Return one row a result after one of the untouched model.
+
+    Columns: technique, seed, held_bytes and held_share of the baseline's, resident_bytes, file_bytes, file_share, conversion_peak_bytes,
+    pass_us (processor time of a forward pass), pass_share, loss, loss_gain, perplexity, agreement_share.
+    """
+    rows = [_untouched(results[0])] if results else []
+    for result in results:
+        row: dict[str, Any] = {"technique": name_of(result), "seed": result.experiment.seed}
+        for name in ("held", "resident", "file"):
+            row[f"{name}_bytes"] = getattr(result.size, f"{name}_bytes")
+            if name != "resident":
+                row[f"{name}_share"] = result.ratio(f"{name}_bytes")
+        row |= {"conversion_peak_bytes": result.conversion_peak_bytes, "pass_us": result.seconds * 1e6}
+        row |= {"pass_share": result.seconds / result.baseline_seconds if result.baseline_seconds else None}
+        row |= {"loss": result.quality.loss, "loss_gain": loss_gain(result), "perplexity": result.quality.perplexity}
+        rows.append(row | {"agreement_share": result.agreement})
+    return pd.DataFrame(rows)
+
+
+def size_quality_figure(results: Sequence[Result], goal: Goal, *, theme: ThemeName = "light") -> go.Figure:
+    """Return one point a result and one for the untouched model: bytes to the right, loss upward.
+
+    Args:
+        results: of one model.
+        goal: which bytes.
+        theme: ``light`` or ``dark``.
+    """
+    colors = theme_named(theme)
+    if not results:
+        return empty_figure(colors, HEIGHT, "Nothing was measured on this model yet.")
+    front = set(map(id, pareto(results, goal)))
+    points = [
+        Point(name_of(result), getattr(result.size, goal.value), result.quality.loss, id(result) not in front, _said(result, goal))
+        for result in results
+    ]
+    first = results[0]
+    size, loss = getattr(first.baseline_size, goal.value), first.baseline_quality.loss
+    beaten = any(point.num_bytes <= size and point.cost <= loss for point in points)
+    points.append(Point(UNTOUCHED, size, loss, beaten, f"{UNTOUCHED}<br>{format_bytes(size)}<br>loss {loss:.4f}"))
+    title = f"Loss (nats per {first.unit})"
+    return points_figure(points, theme=colors, bytes_title=GOALS[goal], cost_title=title, cost_from_zero=False, what="result")
+
+
+def stages_table(result: Result) -> pd.DataFrame:
+    """Return one row a stage, after one of the untouched model.
+
+    Columns: stage, held_bytes, file_bytes, loss, conversion_peak_bytes, conversion_us (processor time), and what techniques counted.
+    """
+    before = result.baseline_size
+    rows: list[dict[str, Any]] = [
+        {"stage": UNTOUCHED, "held_bytes": before.held_bytes, "file_bytes": before.file_bytes, "loss": result.baseline_quality.loss}
+    ]
+    for stage in result.stages:
+        row = {"stage": stage.stage, "held_bytes": stage.held_bytes, "file_bytes": stage.file_bytes, "loss": stage.loss}
+        row |= {"conversion_peak_bytes": stage.conversion_peak_bytes, "conversion_us": stage.conversion_seconds * 1e6}
+        rows.append(row | stage.extra)
+    return pd.DataFrame(rows)
+
+
+def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
+    """Return one row a candidate: meets, technique, bytes_share of the baseline's, loss_gain, time_share, known, why."""
+    rows = [
+        {
+            "meets": "yes" if one.meets else "no",
+            "technique": one.experiment.technique,
+            "bytes_share": one.ratio,
+            "loss_gain": one.loss_gain,
+            "time_share": one.time_ratio,
+            "known": "measured" if one.measured else "expected",
+            "why": one.reason,
+        }
+        for one in candidates
+    ]
+    return pd.DataFrame(rows)
+
+
+def tried_table(results: Sequence[Result], target: Target) -> pd.DataFrame:
+    """Return one row a result: technique, meets, bytes, bytes_share, loss_gain, time_share, misses."""
+    rows = [
+        {
+            "technique": name_of(result),
+            "meets": "yes" if target.met_by(result) else "no",
+            "bytes": getattr(result.size, target.goal.value),
+            "bytes_share": result.ratio(target.goal.value),
+            "loss_gain": loss_gain(result),
+            "time_share": result.seconds / result.baseline_seconds if result.baseline_seconds else None,
+            "misses": "; ".join(target.missed_by(result)),
+        }
+        for result in results
+    ]
+    return pd.DataFrame(rows)
+
+
+def name_of(result: Result) -> str:
+    """Return what a result is called beside others of its model."""
+    seed = result.experiment.seed
+    return result.experiment.technique + (f", seed {seed}" if seed else "")
+
+
+def _untouched(result: Result) -> dict[str, Any]:
+    size, quality = result.baseline_size, result.baseline_quality
+    row: dict[str, Any] = {"technique": UNTOUCHED, "held_bytes": size.held_bytes, "held_share": 1.0, "file_bytes": size.file_bytes}
+    row |= {"resident_bytes": size.resident_bytes, "file_share": 1.0, "pass_us": result.baseline_seconds * 1e6, "pass_share": 1.0}
+    return row | {"loss": quality.loss, "loss_gain": 0.0, "perplexity": quality.perplexity, "agreement_share": 1.0}
+
+
+def _said(result: Result, goal: Goal) -> str:
+    size, time = format_bytes(getattr(result.size, goal.value)), format_duration_us(result.seconds * 1e6)
+    lines = (plain(name_of(result)), f"{size}, {result.ratio(goal.value):.3f} of the untouched model", f"loss {result.quality.loss:.4f}")
+    return "<br>".join((*lines, f"{time} a pass"))

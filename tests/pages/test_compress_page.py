@@ -1,0 +1,228 @@
+"""Compress: the link is the pipeline, what is stored is shown at once, promises are judged by results, a target ends with its best."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.shared import compress_runs, session
+from profiler.compression import lab
+from profiler.compression.experiment import Experiment
+from profiler.compression.promises import PROMISES
+from profiler.compression.result import LayerFacts, Result
+from profiler.jobs.experiments import Experiments, result_key
+from tests.compression.results import result
+from tests.pages.conftest import Open, texts
+
+MODEL = "tiny"
+
+
+@pytest.fixture(autouse=True)
+def experiments(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Experiments]:
+    """A lab of models of a few thousand parameters; nothing of it runs until it is asked for."""
+    made = Experiments(home, command=[sys.executable, "-m", "tests.compression.fake_lab_worker"])
+    names = (MODEL, "refused", "slow")
+    models = {
+        name: lab.LabModel(name=name, label=f"The {name} model", explanation="For tests.", fingerprint=lambda: "", code="")
+        for name in names
+    }
+    monkeypatch.setattr(lab, "MODELS", models)
+    monkeypatch.setattr(session, "experiments", lambda: made)
+    monkeypatch.setattr(compress_runs, "_POLL_SECONDS", None)
+    yield made
+    made.close()
+
+
+def keep(experiments: Experiments, *found: Result, weights: Path | None = None) -> None:
+    for one in found:
+        experiments.store.add(result_key(one.experiment), one, weights)
+
+
+def waited(app: AppTest, seconds: float = 60) -> AppTest:
+    deadline = time.monotonic() + seconds
+    while app.get("progress") and time.monotonic() < deadline:
+        time.sleep(0.3)
+        app.run()
+    return app
+
+
+def buttons(app: AppTest) -> dict[str, str]:
+    return {str(button.key): button.label for button in app.button}
+
+
+def test_where_nothing_is_chosen_pipelines_are_offered_and_nothing_is_measured_yet(opened: Open) -> None:
+    app = opened("compress")
+    assert "Nothing is done to the model yet" in texts(app)
+    assert "Nothing yet." in texts(app)
+
+    app.button(key="compress_begin_deep-compression").click().run()
+
+    assert app.query_params["stages"] == "prune-global:amount=0.7;fine-tune;k-means:bits=5;huffman"
+    assert "Saves on disk and in transfer only" in texts(app)
+
+
+def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
+    opened: Open, experiments: Experiments, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"weights")
+    keep(experiments, result("packed-int", model=MODEL, held=187, file=200, loss=1.41, seconds=1.1), weights=weights)
+
+    app = opened("compress", model=MODEL, stages="packed-int")
+
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown == {"Held in memory": "187 B", "File": "200 B", "Time of a pass": "1.10 s", "Loss": "1.4100"}
+    said = texts(app)
+    assert "0.187 of 0.98 KiB" in said
+    assert "+0.0100 against 1.4000" in said
+    assert "- a note" in said
+    assert [button.label for button in app.get("download_button")][0] == "Compressed file"
+    assert buttons(app)["compress_measure"] == "Measure again"
+
+
+def test_all_results_of_a_model_are_a_chart_and_a_table_that_begins_with_the_untouched_one(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("bfloat16", model=MODEL, held=500), result("nf4", model=MODEL, held=196, loss=1.43), result("zstd"))
+
+    app = opened("compress", model=MODEL)
+
+    table = next(frame.value for frame in app.dataframe if "perplexity" in frame.value)
+    assert table["technique"].tolist()[0] == "untouched"
+    assert set(table["technique"]) == {"untouched", "bfloat16", "nf4"}
+    assert table.set_index("technique")["held_share"]["nf4"] == 0.196
+
+
+def test_results_on_other_weights_of_the_same_name_are_left_out(experiments: Experiments) -> None:
+    from dataclasses import replace
+
+    old, new = result("bfloat16", model=MODEL), result("nf4", model=MODEL)
+    keep(experiments, replace(old, model_hash="old"), replace(new, model_hash="new", created=2.0))
+
+    assert [one.experiment.technique for one in compress_runs.results(MODEL)] == ["nf4"]
+
+
+def test_techniques_are_added_changed_and_moved_and_the_link_follows(opened: Open) -> None:
+    app = opened("compress", model=MODEL, stages="prune")
+    app.selectbox(key="compress_add").set_value("zstd").run()
+    app.number_input(key="compress_option_0_amount").set_value(0.7).run()
+    assert app.query_params["stages"] == "prune:amount=0.7;zstd"
+
+    app.button(key="compress_up_1").click().run()
+
+    assert "Put zstd last" in app.error[0].value
+    app.button(key="compress_remove_0").click().run()
+    assert app.query_params["stages"] == "prune:amount=0.7"
+    assert not app.error
+
+
+@pytest.mark.parametrize("stages", ["no-such-thing", "prune:amount=2", "=;:", "deep-compression;zstd:level=99"])
+def test_a_link_with_an_impossible_technique_says_so_and_the_page_still_works(opened: Open, stages: str) -> None:
+    app = opened("compress", stages=stages)
+    assert app.error
+
+    app.selectbox(key="compress_add").set_value("bfloat16").run()
+
+    assert app.query_params["stages"] == "bfloat16"
+    assert not app.error
+
+
+def test_an_experiment_is_run_when_asked_and_its_result_is_shown(opened: Open, experiments: Experiments) -> None:
+    app = opened("compress", model=MODEL, stages="bfloat16")
+    assert not experiments.store.list()
+
+    waited(app.button(key="compress_measure").click().run())
+
+    assert not app.error
+    assert [metric.label for metric in app.metric] == ["Held in memory", "File", "Time of a pass", "Loss"]
+    assert "0.500 of" in texts(app)
+
+
+def test_what_cannot_be_measured_says_why(opened: Open) -> None:
+    app = opened("compress", model="refused", stages="bfloat16")
+
+    waited(app.button(key="compress_measure").click().run())
+
+    assert "refused · bfloat16: This model is not here. Take another." in app.error[0].value
+
+
+def test_a_run_is_cancelled(opened: Open) -> None:
+    app = opened("compress", model="slow", stages="bfloat16")
+    app.button(key="compress_measure").click().run()
+    assert app.button(key="compress_measure").disabled
+
+    app.button(key="compress_cancel").click().run()
+    waited(app, 20)
+
+    assert "Cancelled." in texts(app)
+
+
+def test_missing_packages_are_named_before_a_run(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiler.compression.base.importlib.util.find_spec", lambda name: None)
+    app = opened("compress", model=MODEL, stages="ans")
+
+    app.button(key="compress_measure").click().run()
+
+    assert "Install constriction to measure this: pip install constriction." in app.error[0].value
+
+
+def test_promises_are_judged_by_what_was_measured(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("prune:amount=0.4", model=MODEL, held=1000, seconds=1.0))
+
+    app = opened("compress", model=MODEL, view="Promises")
+    said = texts(app)
+
+    assert "Does not hold" in said
+    assert "Measured: 40 % of the weights are zero" in said
+    assert said.count("Not measured yet") == sum(promise.judge is not None for promise in PROMISES) - 1
+    assert buttons(app)["compress_promises"] == "Measure all promises"
+    assert "promise_prune-compute" not in buttons(app)
+    app.button(key="promise_see_four-bits").click().run()
+    assert app.query_params["stages"] == "packed-int"
+    assert "view" not in app.query_params
+
+
+def test_a_target_ranks_candidates_and_ends_with_the_best_that_meets_it(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("packed-int", model=MODEL, held=187, loss=1.41), result("bfloat16", model=MODEL, held=500))
+
+    app = opened("compress", model=MODEL, view="Target", ratio="0.3")
+
+    assert "**packed-int** meets it: 187 B, 0.187 of the untouched model, loss +0.0100." in texts(app)
+    tried = next(frame.value for frame in app.dataframe if "misses" in frame.value).set_index("technique")
+    assert tried["misses"]["bfloat16"] == "bytes 0.500, above 0.300"
+    candidates = next(frame.value for frame in app.dataframe if "why" in frame.value)
+    assert candidates["meets"].tolist() == sorted(candidates["meets"], reverse=True)
+
+    app.text_input(key="linked_ratio").set_value("0.1").run()
+    assert "Nothing that was measured meets the target yet." in texts(app)
+    app.text_input(key="linked_ratio").set_value("a third").run()
+    assert "'a third' is not a number" in app.error[0].value
+
+
+def test_break_even_is_drawn_from_formulas_before_anything_was_measured(opened: Open) -> None:
+    app = opened("compress", model=MODEL, view="Break-even")
+    table = app.dataframe[0].value.set_index("format")
+
+    assert table["break_even_share"]["Bitmask"] == pytest.approx(1 / 32, abs=0.001)
+    assert "12 experiments" in texts(app)
+    app.selectbox(key="linked_numbers").set_value("bfloat16").run()
+    assert app.dataframe[0].value.set_index("format")["break_even_share"]["Bitmask"] == pytest.approx(1 / 16, abs=0.001)
+
+
+def test_layers_are_measured_one_by_one_where_the_technique_can(opened: Open, experiments: Experiments) -> None:
+    from dataclasses import replace
+
+    plain, facts = result("prune", model=MODEL), (LayerFacts(name="a.weight", num_weights=10, loss=1.5),)
+    by_layer = Experiment.of(MODEL, ("prune",), by_layer=True)
+    keep(experiments, plain)
+    app = opened("compress", model=MODEL, stages="prune", details="Layer sensitivity")
+    assert buttons(app)["compress_by_layer"] == "Measure each matrix alone"
+
+    keep(experiments, replace(plain, experiment=by_layer, layers=facts))
+    app.run()
+
+    table = next(frame.value for frame in app.dataframe if "matrix" in frame.value)
+    assert table["loss_gain"].tolist() == pytest.approx([0.1])
