@@ -33,13 +33,14 @@ def similarities(subject: Subject, found: nn.ModuleList) -> list[float]:
     seen: dict[int, float] = {}
 
     def look(index: int) -> Any:
-        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-            before, after = arguments[0], output[0] if isinstance(output, tuple) else output
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            before = arguments[0] if arguments else named["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
             seen[index] = float(nn.functional.cosine_similarity(before, after, dim=-1).mean())
 
         return hook
 
-    handles = [block.register_forward_hook(look(index)) for index, block in enumerate(found)]
+    handles = [block.register_forward_hook(look(index), with_kwargs=True) for index, block in enumerate(found)]
     with torch.no_grad():
         inputs: Tensor = next(iter(subject.task.training(subject.seed))).inputs
         subject.logits(inputs)

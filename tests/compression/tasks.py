@@ -87,6 +87,34 @@ class RecurrentTask(TinyTask):
         return logits
 
 
+class ClassifierTask(TinyTask):
+    """A BERT of two blocks that tells four kinds of text apart."""
+
+    unit = "document"
+    head = "classifier"
+
+    def build(self) -> nn.Module:
+        return self._bert(seed=1, layers=2)
+
+    def smaller(self, seed: int) -> nn.Module:
+        return self._bert(seed=seed, layers=1)
+
+    def _bert(self, seed: int, layers: int) -> nn.Module:
+        from transformers import BertConfig, BertForSequenceClassification
+
+        torch.manual_seed(seed)
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 2}
+        return BertForSequenceClassification(BertConfig(vocab_size=256, max_position_embeddings=64, num_labels=4, **shape)).eval()
+
+    def _batch(self, generator: torch.Generator) -> Batch:
+        batch = super()._batch(generator)
+        return Batch(batch.inputs, batch.inputs[:, 0] // 64)
+
+    def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        logits: Tensor = model(input_ids=inputs).logits
+        return logits
+
+
 class Recurrent(nn.Module):
     """Embedding, LSTM, output layer."""
 
@@ -104,4 +132,4 @@ class Recurrent(nn.Module):
 
 def load(name: str) -> TinyTask:
     """Return the task of a name, as `profiler.compression.lab.load` does."""
-    return RecurrentTask() if name == "tiny-lstm" else TinyTask()
+    return {"tiny-lstm": RecurrentTask, "tiny-bert": ClassifierTask}.get(name, TinyTask)()

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from profiler.compression.held import held_bytes
+from profiler.compression.quality import evaluate
 from profiler.compression.registry import TECHNIQUES
 from profiler.compression.subject import Subject
 from profiler.spec import Toggle
-from tests.compression.tasks import RecurrentTask, TinyTask
+from tests.compression.tasks import ClassifierTask, RecurrentTask, TinyTask
 
 NUMBERS = 2 * (4 * 64 * 64 + 3 * 64 * 192)
 """In the matrices of the blocks."""
@@ -157,6 +158,20 @@ def test_layers_of_an_lstm_are_matrices_too(tmp_path: Path) -> None:
 
     assert sum(int((mask).sum()) for mask in pruned.masks.values()) == weights // 2
     assert held_bytes(quantized.model) == weights + 48 * 256 + (4 + 1) * 16 + 4 * (biases + rest)
+
+
+def test_a_classifier_loses_the_neurons_and_blocks_that_a_hand_count_says(tmp_path: Path) -> None:
+    before = held_bytes(ClassifierTask().build())
+    neurons = 2 * 32 * (32 + 32 + 1)  # half of 64: a row in, a column out, a bias
+    block = 4 * (32 * 32 + 32) + (32 * 64 + 64) + (64 * 32 + 32) + 2 * 2 * 32
+
+    narrower = subject_after("prune-structured:amount=0.5", tmp_path, ClassifierTask())
+    shallower = subject_after("layer-drop", tmp_path, ClassifierTask())
+
+    assert held_bytes(narrower.model) == before - 4 * neurons
+    assert held_bytes(shallower.model) == before - 4 * block
+    for subject in (narrower, shallower):
+        assert evaluate(subject.logits, subject.task.held_out()).loss > 0
 
 
 def test_a_storage_that_two_tensors_share_counts_once_and_a_view_counts_in_full() -> None:
