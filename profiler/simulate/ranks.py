@@ -172,7 +172,13 @@ def _sharding_on(device: torch.device, resized: Callable[[torch.UntypedStorage],
         # The ranks of a mesh are computed with, and what an operator makes of sharded tensors is tried on whole ones: neither is memory.
         enter(_without_modes(device_mesh, "init_device_mesh"))
         enter(_without_modes(ShardingPropagator, "_propagate_tensor_meta_non_cached"))
+        # For each parameter this looks at all of them, for shares of shares, which a mesh of one dimension does not have.
+        enter(patch("torch.distributed.tensor._sharding_prop._propagate_use_strided_shard_flag", _nothing))
         yield
+
+
+def _nothing(*_: Any) -> None:
+    """Stand in for work that changes nothing here."""
 
 
 @contextmanager
