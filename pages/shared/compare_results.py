@@ -8,13 +8,14 @@ import streamlit as st
 
 from pages.shared import components, session
 from profiler.analysis.footprint import Footprint
+from profiler.figures.axes import is_drawn
 from profiler.figures.comparison import comparison_figure, loss, step_time
 from profiler.figures.waterfall import waterfall_figure, waterfall_table
 from profiler.planner.comparison import BASELINE, Compared, Switched, name_of
 from profiler.recording import Provenance
 from profiler.units import exact_bytes, format_bytes
 
-TOGETHER = "all together"
+TOGETHER = "All together"
 Named = dict[str, Footprint]
 
 
@@ -27,10 +28,11 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     saved = baseline.peak_bytes - best.peak_bytes
     percent = f"{100 * abs(saved) / max(baseline.peak_bytes, 1):.0f} %"
     share = f"{format_bytes(abs(saved))} {'saved' if saved >= 0 else 'more'}, {percent} of {format_bytes(baseline.peak_bytes)}"
+    label = name if compared.comparison.together else f"Smallest: {name}"
     note = f"peak in {best.peak.phase}" if best is baseline else share
     full = f"{exact_bytes(best.peak_bytes)} with {name}, {best.provenance}; the baseline's are {exact_bytes(baseline.peak_bytes)}."
     row = [
-        components.Metric(name.capitalize(), format_bytes(best.peak_bytes), full, note),
+        components.Metric(label, format_bytes(best.peak_bytes), full, note),
         *_budget(best, budget_bytes),
         components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], f"baseline {_short(step_time(baseline))}"),
         components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"),
@@ -47,6 +49,9 @@ def main_chart(compared: Compared, budget_bytes: int | None) -> None:
     title = f"Allocated at the peak, {_how(compared)}"
     figure = comparison_figure(views[shown], theme=session.theme(), title=title, budget_bytes=budget_bytes)
     components.chart(figure, key="compare_bars", alt="The peak of each run by category; Table has the numbers.")
+    highest = max(run.peak_bytes for run in views[shown].values())
+    if budget_bytes is not None and not is_drawn(budget_bytes, highest):
+        st.caption(f"The budget, {format_bytes(budget_bytes)}, lies far to the right of these bars.")
 
 
 def waterfall(compared: Compared, budget_bytes: int | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,6 +16,7 @@ from profiler.units import GIB, KIB, MIB, format_bytes
 
 _MAX_TEXT = 300
 _HEADROOM = 1.08
+_LIMIT_DRAWN = 3
 _FONT = "Source Sans, Source Sans Pro, system-ui, sans-serif"
 
 
@@ -112,6 +113,11 @@ def byte_axis_layout(axis: ByteAxis, title: str) -> dict[str, Any]:
         "range": [0, axis.top_bytes],
         "fixedrange": True,
     }
+
+
+def is_drawn(limit_bytes: int | None, highest_bytes: float) -> TypeGuard[int]:
+    """Return whether a limit is drawn: one far above all values would press a chart flat."""
+    return limit_bytes is not None and limit_bytes <= _LIMIT_DRAWN * highest_bytes
 
 
 def add_card(figure: go.Figure, capacity_bytes: int, theme: Theme, *, along: Literal["x", "y"], name: str = "card") -> None:

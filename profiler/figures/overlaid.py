@@ -10,7 +10,18 @@ import plotly.graph_objects as go
 from profiler.analysis.columns import Array
 from profiler.analysis.intervals import Interval
 from profiler.analysis.timeline import Timeline
-from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, empty_figure, exact_numbers, float32, plain, time_axis
+from profiler.figures.axes import (
+    add_card,
+    base_layout,
+    byte_axis,
+    byte_axis_layout,
+    empty_figure,
+    exact_numbers,
+    float32,
+    is_drawn,
+    plain,
+    time_axis,
+)
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.units import format_bytes
 
@@ -60,11 +71,10 @@ def overlaid_figure(
         figure.add_trace(_drawn(line, color, dash))
         figure.add_trace(_peak(line, colors))
     highest = max(timeline.peak_bytes for _, timeline in runs)
-    shows_budget = budget_bytes is not None and budget_bytes <= 2 * highest
-    axis = byte_axis(max(highest, budget_bytes or 0) if shows_budget else highest)
+    axis = byte_axis(max(highest, budget_bytes) if is_drawn(budget_bytes, highest) else highest)
     figure.update_layout(hovermode="x unified", yaxis=byte_axis_layout(axis, "Allocated"))
     _name_x(figure, phases[0] if by_phase else (), title.replace("the recording", "the step"))
-    if shows_budget and budget_bytes is not None:
+    if is_drawn(budget_bytes, highest):
         add_card(figure, budget_bytes, colors, along="y", name="budget")
     return figure
 

@@ -9,7 +9,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from profiler.analysis.footprint import Footprint
-from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, empty_figure, plain
+from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, empty_figure, is_drawn, plain
 from profiler.figures.comparison import loss, step_time
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.units import format_bytes
@@ -65,12 +65,12 @@ def pareto_figure(
     named = _named(points, highest)
     for is_dominated in (True, False):
         figure.add_trace(_marks([one for one in points if one.is_dominated == is_dominated], is_dominated, named, colors))
-    axis = byte_axis(max(highest, budget_bytes or 0) if budget_bytes is not None and budget_bytes < 2 * highest else highest)
+    axis = byte_axis(max(highest, budget_bytes) if is_drawn(budget_bytes, highest) else highest)
     titles = {"time": "Time of a step (s)", "loss": "Loss after the last step"}
     figure.update_layout(xaxis=byte_axis_layout(axis, "Peak allocated"), yaxis_title={"text": titles[cost], "font": {"size": 13}})
     figure.update_layout(legend={"yref": "container", "y": 0.01, "yanchor": "bottom"})
     figure.update_yaxes(rangemode="tozero" if cost == "time" else "normal")
-    if budget_bytes is not None and budget_bytes <= axis.top_bytes:
+    if is_drawn(budget_bytes, highest):
         add_card(figure, budget_bytes, colors, along="x", name="budget")
         figure.update_layout(margin_t=30)
     return figure

@@ -19,6 +19,7 @@ from profiler.figures.axes import (
     empty_figure,
     exact_numbers,
     float32,
+    is_drawn,
     plain,
     time_axis,
 )
@@ -27,8 +28,6 @@ from profiler.units import format_bytes
 
 HEIGHT = 340
 _FRAGMENTATION = "External fragmentation (%)"
-_CAPACITY_SHOWN = 2.0
-"""A card over so many times what is reserved would press the chart flat."""
 
 
 def reserved_figure(
@@ -60,7 +59,6 @@ def reserved_figure(
     if not len(rows):
         return empty_figure(colors, HEIGHT, "Nothing was asked of the allocator.")
     highest = max(series.peak_bytes, top_bytes, recorded.peak_bytes if recorded else 0)
-    shows_card = capacity_bytes is not None and capacity_bytes <= _CAPACITY_SHOWN * highest
     title, factor = _x_axis(series, axis)
     figure = go.Figure(layout=base_layout(colors, height=HEIGHT, revision=f"{label_of(series.setting)} {axis}"))
     figure.add_trace(_area(series, rows, _x(series, rows, axis, factor), colors))
@@ -72,10 +70,11 @@ def reserved_figure(
     figure.add_trace(_mark(series, axis, factor, colors))
     figure.add_trace(_clickable(_line(series, rows, x, f"Reserved, {series.provenance}", colors.text, "solid")))
     figure.update_layout(
-        hovermode="x unified", yaxis=byte_axis_layout(byte_axis(max(highest, capacity_bytes or 0) if shows_card else highest), "Memory")
+        hovermode="x unified",
+        yaxis=byte_axis_layout(byte_axis(max(highest, capacity_bytes) if is_drawn(capacity_bytes, highest) else highest), "Memory"),
     )
     figure.update_xaxes(title={"text": title, "font": {"size": 13}}, range=_extent(x))
-    if shows_card and capacity_bytes is not None:
+    if is_drawn(capacity_bytes, highest):
         add_card(figure, capacity_bytes, colors, along="y")
     if cursor is not None:
         row = max(series.row_of(cursor), 0)

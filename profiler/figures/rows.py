@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, plain
+from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, is_drawn, plain
 from profiler.figures.theme import Theme
 from profiler.units import format_bytes
 
@@ -26,12 +26,12 @@ def rows_figure(
         names: what stands above each bar.
         highest_bytes: the largest value that will be drawn.
         title: of the axis; its unit is added.
-        budget_bytes: a limit, drawn as a line by `add_budget`; the axis reaches it.
+        budget_bytes: a limit, drawn as a line by `add_budget`; the axis reaches it where it `is_drawn`.
         theme: the colours.
         bottom_px: room below, such as for a legend.
     """
     figure = go.Figure(layout=base_layout(theme, height=_FIXED_HEIGHT + _ROW_HEIGHT * len(names) + bottom_px))
-    axis = byte_axis(max(highest_bytes, budget_bytes or 0))
+    axis = byte_axis(max(highest_bytes, budget_bytes) if is_drawn(budget_bytes, highest_bytes) else highest_bytes)
     figure.update_layout(xaxis=byte_axis_layout(axis, title), barmode="stack", showlegend=False, margin_t=30)
     figure.update_yaxes(visible=False, fixedrange=True, range=[0.45 - len(names), 0.75])
     for row, name in enumerate(names):
@@ -46,8 +46,8 @@ def row_label(text: str, row: int, theme: Theme) -> dict[str, Any]:
 
 
 def add_budget(figure: go.Figure, budget_bytes: int | None, theme: Theme) -> None:
-    """Draw the line that runs have to stay under, over the bars."""
-    if budget_bytes is not None:
+    """Draw the line that runs have to stay under, over the bars, where the axis reaches it."""
+    if budget_bytes is not None and budget_bytes <= figure.layout.xaxis.range[1]:
         add_card(figure, budget_bytes, theme, along="x", name="budget")
 
 

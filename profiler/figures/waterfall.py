@@ -17,7 +17,7 @@ _EMPTY_HEIGHT = 150
 
 
 def waterfall_figure(
-    savings: Sequence[Saving], *, last: str = "all together", theme: ThemeName = "light", budget_bytes: int | None = None
+    savings: Sequence[Saving], *, last: str = "All together", theme: ThemeName = "light", budget_bytes: int | None = None
 ) -> go.Figure:
     """Return the baseline, what each toggle takes off or adds once those before it are on, and what is left.
 

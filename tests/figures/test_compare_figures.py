@@ -54,12 +54,18 @@ def test_every_run_has_its_name_and_size_above_its_bar_and_names_are_no_markup()
 
 def test_the_budget_is_a_line_that_the_axis_reaches() -> None:
     for figure in (
-        comparison_figure({"one": run({A: 10}), "two": run({A: 5})}, budget_bytes=40),
-        waterfall_figure(waterfall(run({A: 10}), [("t", run({A: 5}))]), budget_bytes=40),
+        comparison_figure({"one": run({A: 10}), "two": run({A: 5})}, budget_bytes=29),
+        waterfall_figure(waterfall(run({A: 10}), [("t", run({A: 5}))]), budget_bytes=29),
     ):
-        assert figure.layout.shapes[-1].x0 == 40
-        assert figure.layout.xaxis.range[1] > 40
-        assert "budget 40 B" in figure.layout.annotations[-1].text
+        assert figure.layout.shapes[-1].x0 == 29
+        assert figure.layout.xaxis.range[1] > 29
+        assert "budget 29 B" in figure.layout.annotations[-1].text
+
+
+def test_a_budget_far_above_all_runs_is_not_drawn() -> None:
+    figure = comparison_figure({"one": run({A: 10})}, budget_bytes=31)
+    assert not figure.layout.shapes
+    assert figure.layout.xaxis.range[1] < 20
 
 
 def test_what_was_not_measured_is_said_and_never_a_number() -> None:

@@ -210,7 +210,7 @@ def test_while_steps_are_missing_the_asked_combination_is_shown_under_its_own_na
         keep(server.store, comparison.job(switched), CAPTURE, SIZES[tuple(map(str, switched))])
     app = opened("compare", job=LINK, toggles=";".join(TOGGLES))
 
-    assert "all together: 450 B" in chart(app, 0)
+    assert "All together: 450 B" in chart(app, 0)
     assert "+ checkpointing" not in chart(app, 0)
     assert "2 runs to make, 2 are here already" in texts(app)
     assert "What each toggle saves" not in texts(app)
