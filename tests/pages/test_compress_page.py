@@ -81,7 +81,7 @@ def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
     assert "0.187 of 0.98 KiB" in said
     assert "+0.0100 against 1.4000" in said
     assert "- a note" in said
-    assert [button.label for button in app.get("download_button")][0] == "Compressed file"
+    assert next(button.label for button in app.get("download_button")) == "Compressed file"
     assert buttons(app)["compress_measure"] == "Measure again"
 
 
