@@ -20,7 +20,8 @@ from profiler.errors import SpecError
 from profiler.optimizations.attention import Attention
 from profiler.optimizations.export import export_job
 from profiler.optimizations.export.program import is_said_by_job
-from profiler.optimizations.export.pytorch import MISSING, WRITERS, pytorch_program
+from profiler.optimizations.export.pytorch import pytorch_program
+from profiler.optimizations.export.pytorch_toggles import MISSING, WRITERS
 from profiler.optimizations.optimizers import TorchOptimizer
 from profiler.optimizations.registry import REGISTRY, validate
 from profiler.recording import Category
