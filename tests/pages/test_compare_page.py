@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.shared import compare_runs
+from pages.shared import compare_runs, compare_toggles
 from profiler.jobs.key import run_key
 from profiler.jobs.manager import JobManager
 from profiler.jobs.run import CAPTURE, SIMULATE
 from profiler.planner.comparison import Comparison, parse_toggles
 from profiler.recording import Phase, Provenance, Recording, Role
-from profiler.spec import Job, Model, Workload
+from profiler.spec import Job, Model, Workload, WorkloadKind
 from profiler.storage import RunStore
 from tests.builders import Tape
 from tests.pages.conftest import Open, texts
@@ -223,3 +223,11 @@ def test_a_run_is_shown_as_code(opened: Open, known: RunStore) -> None:
 
     assert "import torch" in app.code[0].value
     assert app.selectbox(key="linked_code_of").value == "bfloat16 + checkpointing"
+
+
+@pytest.mark.parametrize("kind", compare_toggles.EXAMPLES)
+@pytest.mark.parametrize("device", ["cpu", "rtx-4090"])
+def test_the_example_of_every_workload_is_possible(kind: WorkloadKind, device: str) -> None:
+    baseline = replace(BASELINE, device=device, workload=replace(BASELINE.workload, kind=kind))
+
+    assert Comparison(baseline=baseline, toggles=compare_toggles.EXAMPLES[kind]).jobs()
