@@ -107,8 +107,10 @@ _KNOWN: tuple[Expectation, ...] = (
     Expectation(stages=("int8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.05),
     Expectation(stages=("int8-dynamic",), memory=0.26, disk=0.27, loss_gain=0.002, time=1.0),
     Expectation(stages=("float8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.1),
-    Expectation(stages=("packed-int:bits=4",), memory=0.156, disk=0.2, loss_gain=0.007, time=1.1),
-    Expectation(stages=("packed-int:bits=2,group=32",), memory=0.125, disk=0.17, loss_gain=0.14, time=1.1),
+    Expectation(stages=("packed-int:bits=4",), memory=0.156, disk=0.165, loss_gain=0.005, time=1.1),
+    Expectation(stages=("nf4",), memory=0.174, disk=0.18, loss_gain=0.002, time=1.2),
+    Expectation(stages=("packed-int:bits=2,group=32",), memory=0.125, disk=0.132, loss_gain=0.08, time=1.1),
+    Expectation(stages=("packed-int:bits=1,group=32",), memory=0.094, disk=0.1, loss_gain=0.54, time=1.1),
     Expectation(stages=("dynamic-int8",), memory=0.26, disk=0.27, loss_gain=0.01, time=0.5),
     Expectation(stages=("prune-structured:amount=0.25", "fine-tune"), memory=0.83, disk=0.83, loss_gain=0.03, time=0.88),
     Expectation(
