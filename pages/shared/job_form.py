@@ -13,7 +13,8 @@ from profiler.jobs.run import CAPTURE
 from profiler.jobs.targets import CPU, DEFAULT_STEPS, Target, target_of, targets
 from profiler.models.catalogue import CATALOGUE
 from profiler.models.user_config import model_from_text
-from profiler.optimizations.base import Optimization, Parameter, ParameterKind
+from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind
+from profiler.optimizations.batching import WorkloadChange
 from profiler.optimizations.registry import REGISTRY, families, validate
 from profiler.spec import MAX_BATCH, MAX_SEQ, MAX_STEPS, Job, Model, Toggle, Workload, WorkloadKind, ZeroGrad
 from profiler.units import format_bytes, format_count
@@ -29,6 +30,8 @@ EXAMPLE_ON_A_GPU = Job(
 _OWN = "own configuration: "
 _LAST, _HELD, _WAS, _OWN_MODELS = "job_form_last", "job_form_held", "job_form_was", "job_form_own_models"
 _OFF = "off"
+_FIRST = frozenset(("precision", "attention", "adapters", "activations", "quantization", "kv-cache", "optimizer"))
+"""Families whose choice is always on screen; the others are among the settings that fold."""
 _ZERO_GRAD = {
     ZeroGrad.AFTER_STEP: "After the optimizer step",
     ZeroGrad.BEFORE_FORWARD: "Before forward",
@@ -59,6 +62,7 @@ def draw() -> tuple[Job, str]:
     workload, chosen = _sizes(kind)
     with st.expander("More settings"):
         workload |= _details(kind)
+        chosen += _more(kind)
         toggles = tuple(_toggle(item) for item in chosen)
     job = validate(Job(model=model, workload=Workload(kind=kind, **workload), device=target.device, toggles=toggles))
     session.remember(_LAST, (job, target.engine))
@@ -131,10 +135,11 @@ def _fill(job: Job, engine: str | None) -> None:
     ):
         session.remember(f"form_{name}", getattr(job.workload, name))
     for family in families():
-        session.remember(f"form_family_{family.name}", family.default or _OFF)
+        session.remember(f"form_family_{family.name}", _unchosen(family))
     for toggle in job.toggles:
         item = REGISTRY[toggle.name]
-        session.remember(f"form_family_{item.family.name}", item.name)
+        key = f"form_family_{item.family.name}"
+        session.remember(key, item.name if item.family.exclusive else [*session.recall(key), item.name])
         for name, value in item.read_options(dict(toggle.options)).items():
             session.remember(f"form_option_{item.name}_{name}", value)
 
@@ -181,8 +186,8 @@ def _moved() -> None:
 
 
 def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
-    """Draw the row of numbers and one choice a family; return the workload's fields and what is switched on."""
-    shown = [(family, items) for family, items in families().items() if kind in family.workloads]
+    """Draw the row of numbers and of the families that most jobs choose from; return the workload's fields and what is switched on."""
+    shown = [family for family in families() if kind in family.workloads and family.name in _FIRST]
     grid = st.grid(3 + len(shown), min_column_width=150)
     tokens = "Prompt tokens" if kind is WorkloadKind.DECODE else "Sequence length"
     workload = {
@@ -190,17 +195,34 @@ def _sizes(kind: WorkloadKind) -> tuple[dict[str, Any], list[Optimization]]:
         "seq": grid.number_input(tokens, 1, MAX_SEQ, key="form_seq", help="Tokens a sequence."),
         "steps": grid.number_input("Steps", 1, MAX_STEPS, key="form_steps", help="Steps that count, after the warm-up."),
     }
-    chosen = []
-    for family, items in shown:
-        names = [*([] if family.default else [_OFF]), *(item.name for item in items)]
-        key = f"form_family_{family.name}"
-        if session.recall(key) not in names:
-            session.remember(key, family.default or _OFF)
-        labels = {_OFF: family.off_label} | {item.name: item.label for item in items}
-        name = str(grid.selectbox(family.label, names, format_func=labels.__getitem__, key=key, help=family.question))
-        if name != _OFF:
-            chosen.append(REGISTRY[name])
-    return workload, chosen
+    return workload, [item for family in shown for item in _choice(grid, family)]
+
+
+def _more(kind: WorkloadKind) -> list[Optimization]:
+    """Draw the other families; those that only say a field of the workload have their fields already."""
+    shown = [family for family, items in families().items() if kind in family.workloads and not isinstance(items[0], WorkloadChange)]
+    grid = st.grid(4, min_column_width=180)
+    return [item for family in shown if family.name not in _FIRST for item in _choice(grid, family)]
+
+
+def _choice(grid: Any, family: Family) -> list[Optimization]:
+    """Draw what can be chosen of a family, one or several, and return what is."""
+    items = families()[family]
+    labels = {_OFF: family.off_label} | {item.name: item.label for item in items}
+    names = [*([_OFF] if family.exclusive and not family.default else []), *(item.name for item in items)]
+    key = f"form_family_{family.name}"
+    if session.recall(key) is None or (family.exclusive and session.recall(key) not in names):
+        session.remember(key, _unchosen(family))
+    shown = {"format_func": labels.__getitem__, "key": key, "help": family.question}
+    if not family.exclusive:
+        return [REGISTRY[name] for name in grid.multiselect(family.label, names, placeholder=family.off_label, **shown)]
+    name = str(grid.selectbox(family.label, names, **shown))
+    return [] if name == _OFF else [REGISTRY[name]]
+
+
+def _unchosen(family: Family) -> str | list[str]:
+    """Return what the field of a family holds where nothing of it is switched on."""
+    return (family.default or _OFF) if family.exclusive else []
 
 
 def _details(kind: WorkloadKind) -> dict[str, Any]:
