@@ -14,10 +14,11 @@ from profiler.figures.axes import base_layout, empty_figure
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.spec import Toggle
 
-HEIGHT = 400
+HEIGHT = 440
 _EMPTY_HEIGHT = 150
 _SHARES = [step / 100 for step in range(101)]
-_DASHES = ("solid", "dash", "dot")
+_DASHES = ("solid", "dash")
+_SYMBOLS = ("circle", "diamond")
 _HIGHEST = 2.0
 """Where the axis of ratios ends: a format that is twice as large is not the question."""
 _STORED_AS = {
@@ -114,23 +115,34 @@ def _ratios(title: str, theme: Theme) -> go.Figure:
     figure.update_xaxes(title={"text": "Zeros in the matrices", "font": {"size": 13}}, tickformat=".0%", range=[0, 1])
     figure.update_yaxes(title={"text": title, "font": {"size": 13}}, range=[0, _HIGHEST])
     figure.update_layout(legend={"yref": "container", "y": 0.01, "yanchor": "bottom"})
-    figure.add_hline(y=1, line={"color": theme.text, "width": 1.5}, annotation={"text": "dense", "font": {"color": theme.muted}})
+    label = {"text": "dense", "font": {"size": 12, "color": theme.muted}}
+    figure.add_hline(y=1, line={"color": theme.muted, "width": 1.5, "dash": "dot"}, annotation=label, annotation_position="top left")
     return figure
 
 
 def _measured(name: str, points: Sequence[Stored], attribute: str, theme: Theme, *, mode: str) -> go.Scatter:
-    line = _line(name, theme)
+    line, symbol = _line(name, theme), _SYMBOLS[_style(name, theme)]
     return go.Scatter(
         name=f"{FORMATS[name].label}, measured",
         x=[one.zero_share for one in points],
         y=[getattr(one, attribute) for one in points],
         mode=mode,
+        showlegend=mode != "markers",  # the line of the format has the same colour, and its name already
         line=line,
-        marker={"size": 9, "color": line["color"], "line": {"color": theme.background, "width": 1}},
+        marker={"size": 9, "symbol": symbol, "color": line["color"], "line": {"color": theme.background, "width": 1}},
         hovertemplate=f"{FORMATS[name].label}, measured: %{{y:.3f}} with %{{x:.0%}} zeros<extra></extra>",
     )
 
 
 def _line(name: str, theme: Theme) -> dict[str, str | float]:
-    place, colors = list(FORMATS).index(name), (theme.accent, *theme.overlays)
-    return {"color": colors[place % len(colors)], "dash": _DASHES[place // len(colors)], "width": 2}
+    colors = _colors(theme)
+    return {"color": colors[list(FORMATS).index(name) % len(colors)], "dash": _DASHES[_style(name, theme)], "width": 2}
+
+
+def _style(name: str, theme: Theme) -> int:
+    """Return which dash and symbol a format has: the second where the colours begin anew."""
+    return list(FORMATS).index(name) // len(_colors(theme))
+
+
+def _colors(theme: Theme) -> tuple[str, ...]:
+    return (theme.accent, *theme.overlays)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.compression.result import Result
+from profiler.compression.result import Quality, Result, Size
 from profiler.compression.target import Candidate, Goal, Target, loss_gain, pareto
 from profiler.figures.axes import empty_figure, plain
 from profiler.figures.points import HEIGHT, Point, points_figure
@@ -23,21 +23,16 @@ GOALS = {Goal.MEMORY: "Held in memory", Goal.DISK: "File"}
 def results_table(results: Sequence[Result]) -> pd.DataFrame:
     """Return one row a result after one of the untouched model.
 
-    Columns: technique, seed, held_bytes and held_share of the baseline's, resident_bytes, file_bytes, file_share, conversion_peak_bytes,
+    Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, resident_bytes, conversion_peak_bytes,
     pass_us (processor time of a forward pass), pass_share, loss, loss_gain, perplexity, agreement_share.
     """
-    rows = [_untouched(results[0])] if results else []
+    first = results[0] if results else None
+    rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first.baseline_seconds, first)] if first else []
     for result in results:
-        row: dict[str, Any] = {"technique": name_of(result), "seed": result.experiment.seed}
-        for name in ("held", "resident", "file"):
-            row[f"{name}_bytes"] = getattr(result.size, f"{name}_bytes")
-            if name != "resident":
-                row[f"{name}_share"] = result.ratio(f"{name}_bytes")
-        row |= {"conversion_peak_bytes": result.conversion_peak_bytes, "pass_us": result.seconds * 1e6}
-        row |= {"pass_share": result.seconds / result.baseline_seconds if result.baseline_seconds else None}
-        row |= {"loss": result.quality.loss, "loss_gain": loss_gain(result), "perplexity": result.quality.perplexity}
-        rows.append(row | {"agreement_share": result.agreement})
-    return pd.DataFrame(rows)
+        row = _row(name_of(result), result.size, result.quality, result.seconds, result)
+        rows.append(row | {"conversion_peak_bytes": result.conversion_peak_bytes, "agreement_share": result.agreement})
+    table = pd.DataFrame(rows)
+    return table.astype({"conversion_peak_bytes": "Int64"}) if rows else table
 
 
 def size_quality_figure(results: Sequence[Result], goal: Goal, *, theme: ThemeName = "light") -> go.Figure:
@@ -98,13 +93,13 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
 
 
 def tried_table(results: Sequence[Result], target: Target) -> pd.DataFrame:
-    """Return one row a result: technique, meets, bytes, bytes_share, loss_gain, time_share, misses."""
+    """Return one row a result: technique, meets, the goal's bytes, of_untouched_share, loss_gain, time_share, misses."""
     rows = [
         {
             "technique": name_of(result),
             "meets": "yes" if target.met_by(result) else "no",
-            "bytes": getattr(result.size, target.goal.value),
-            "bytes_share": result.ratio(target.goal.value),
+            target.goal.value: getattr(result.size, target.goal.value),
+            "of_untouched_share": result.ratio(target.goal.value),
             "loss_gain": loss_gain(result),
             "time_share": result.seconds / result.baseline_seconds if result.baseline_seconds else None,
             "misses": "; ".join(target.missed_by(result)),
@@ -120,11 +115,24 @@ def name_of(result: Result) -> str:
     return result.experiment.technique + (f", seed {seed}" if seed else "")
 
 
-def _untouched(result: Result) -> dict[str, Any]:
-    size, quality = result.baseline_size, result.baseline_quality
-    row: dict[str, Any] = {"technique": UNTOUCHED, "held_bytes": size.held_bytes, "held_share": 1.0, "file_bytes": size.file_bytes}
-    row |= {"resident_bytes": size.resident_bytes, "file_share": 1.0, "pass_us": result.baseline_seconds * 1e6, "pass_share": 1.0}
-    return row | {"loss": quality.loss, "loss_gain": 0.0, "perplexity": quality.perplexity, "agreement_share": 1.0}
+def _row(name: str, size: Size, quality: Quality, seconds: float, result: Result) -> dict[str, Any]:
+    """Return the numbers of a model beside the baseline's of a result; what only a result has is left open."""
+    before = result.baseline_size
+    return {
+        "technique": name,
+        "held_bytes": size.held_bytes,
+        "held_share": size.held_bytes / max(1, before.held_bytes),
+        "file_bytes": size.file_bytes,
+        "file_share": size.file_bytes / max(1, before.file_bytes),
+        "resident_bytes": size.resident_bytes,
+        "conversion_peak_bytes": None,
+        "pass_us": seconds * 1e6,
+        "pass_share": seconds / result.baseline_seconds if result.baseline_seconds else None,
+        "loss": quality.loss,
+        "loss_gain": quality.loss - result.baseline_quality.loss,
+        "perplexity": quality.perplexity,
+        "agreement_share": 1.0,
+    }
 
 
 def _said(result: Result, goal: Goal) -> str:

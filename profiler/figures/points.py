@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, plain
+from profiler.figures.axes import add_card, base_layout, byte_axis, byte_axis_layout, is_drawn, plain
 from profiler.figures.theme import Theme
 
 HEIGHT = 420
@@ -54,32 +54,34 @@ def points_figure(
     highest = max(max(point.num_bytes for point in points), 1)
     named = _named(points, highest, 0.0 if cost_from_zero else min(point.cost for point in points))
     for is_dominated in (True, False):
-        name = f"Another {what} is better in everything" if is_dominated else f"No other {what} is better in everything"
+        name = f"Beaten by another {what}" if is_dominated else "Not beaten"
         figure.add_trace(_marks(name, [one for one in points if one.is_dominated == is_dominated], is_dominated, named, theme))
-    axis = byte_axis(max(highest, budget_bytes or 0) if budget_bytes is not None and budget_bytes < 2 * highest else highest)
+    axis = byte_axis(max(highest, budget_bytes) if is_drawn(budget_bytes, highest) else highest)
     figure.update_layout(xaxis=byte_axis_layout(axis, bytes_title), yaxis_title={"text": cost_title, "font": {"size": 13}})
     figure.update_layout(legend={"yref": "container", "y": 0.01, "yanchor": "bottom"})
     figure.update_yaxes(rangemode="tozero" if cost_from_zero else "normal")
-    if budget_bytes is not None and budget_bytes <= axis.top_bytes:
+    if is_drawn(budget_bytes, highest):
         add_card(figure, budget_bytes, theme, along="x", name="budget")
         figure.update_layout(margin_t=30)
     return figure
 
 
-def _named(points: Sequence[Point], highest_bytes: int, lowest_cost: float) -> set[str]:
-    """Return the names that have room beside their points without lying over another one: of the best points first."""
+def _named(points: Sequence[Point], highest_bytes: int, lowest_cost: float) -> dict[str, str]:
+    """Return where the names stand that have room beside their points without lying over another one: of the best points first."""
     tallest = max(point.cost - lowest_cost for point in points) or 1.0
     taken: list[tuple[float, float, float]] = []
-    named = set()
+    named = {}
     for point in sorted(points, key=lambda one: (one.is_dominated, one.num_bytes)):
-        x, y, half = point.num_bytes / highest_bytes, (point.cost - lowest_cost) / tallest, _CHARACTER_SHARE * len(point.name) / 2
-        if all(abs(y - other_y) > _LINE_SHARE or abs(x - other_x) > half + other_half for other_x, other_y, other_half in taken):
-            taken.append((x, y, half))
-            named.add(point.name)
+        x, y, width = point.num_bytes / highest_bytes, (point.cost - lowest_cost) / tallest, _CHARACTER_SHARE * len(point.name)
+        side = "right" if x < width / 2 else "left" if x > 1 - width / 2 else "center"
+        start = x - width * {"right": 0.0, "center": 0.5, "left": 1.0}[side]
+        if all(abs(y - other) > _LINE_SHARE or start > end or start + width < begin for other, begin, end in taken):
+            taken.append((y, start, start + width))
+            named[point.name] = f"top {side}"
     return named
 
 
-def _marks(name: str, points: Sequence[Point], is_dominated: bool, named: set[str], theme: Theme) -> go.Scatter:
+def _marks(name: str, points: Sequence[Point], is_dominated: bool, named: Mapping[str, str], theme: Theme) -> go.Scatter:
     color = theme.muted if is_dominated else theme.accent
     return go.Scatter(
         name=name,
@@ -87,7 +89,7 @@ def _marks(name: str, points: Sequence[Point], is_dominated: bool, named: set[st
         y=[point.cost for point in points],
         mode="markers+text",
         text=[plain(point.name) if point.name in named else "" for point in points],
-        textposition="top center",
+        textposition=[named.get(point.name, "top center") for point in points],
         textfont={"size": 11, "color": theme.muted if is_dominated else theme.text},
         cliponaxis=False,
         marker={"size": 9, "color": color, "symbol": "circle-open" if is_dominated else "circle"},
