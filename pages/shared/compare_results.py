@@ -34,7 +34,7 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     row = [
         components.Metric(label, format_bytes(best.peak_bytes), full, note),
         *_budget(best, budget_bytes),
-        components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], f"baseline {_short(step_time(baseline))}"),
+        components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], _time_note(best, baseline)),
         components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"),
     ]
     components.metrics(row)
@@ -114,6 +114,11 @@ _TIME_HELP = {
     Provenance.MEASURED: "Processor time of this machine for a step, median and range. A GPU ranks optimizations otherwise.",
     Provenance.SIMULATED: "Estimated by a roofline for a GPU; nothing was timed. For this machine's CPU there is no estimate.",
 }
+
+
+def _time_note(best: Footprint, baseline: Footprint) -> str:
+    kind = "measured, " if best.cpu_seconds else "estimated, " if best.estimated_step_seconds else ""
+    return f"{kind}baseline {_short(step_time(baseline))}"
 
 
 def _short(text: str) -> str:
