@@ -36,7 +36,7 @@ with components.refusals_shown():
         compare_results.main_chart(compared, budget_bytes)
         compare_results.waterfall(compared, budget_bytes)
         components.fragment(partial(compare_details.panel, compared, engine, budget_bytes))
-        compare_details.downloads(compared)
+        compare_details.downloads(compared, budget_bytes)
         compare_code.panel(compared)
 compare_toggles.catalogue(job)
 components.how_to_read(
