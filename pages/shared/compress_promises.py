@@ -8,11 +8,9 @@ from functools import partial
 import streamlit as st
 
 from pages.shared import compress_choice, compress_runs
-from profiler.compression.base import to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.promises import PROMISES, Promise, Verdict
 from profiler.compression.result import Result
-from profiler.spec import Toggle
 
 _COLORS: Mapping[Verdict, str] = {
     Verdict.HOLDS: "green",
@@ -27,7 +25,7 @@ def draw(model: str) -> None:
     """Draw the cards, judged by what was measured on a model, and the button that measures what is missing."""
     found = {result.experiment.stages: result for result in reversed(compress_runs.results(model))}
     cards = [(promise, Experiment.of(model, promise.stages) if promise.judge else None) for promise in PROMISES]
-    missing = [one for _, one in cards if one and one.stages not in found and not _to_install(one)]
+    missing = [one for _, one in cards if one and one.stages not in found and not compress_runs.missing(one)]
     if missing:
         compress_runs.offer(missing, label="Measure all promises", key="compress_promises")
     grid = st.grid(2, min_column_width=340, border=True, key="promises")
@@ -46,17 +44,11 @@ def _card(promise: Promise, experiment: Experiment | None, result: Result | None
     if experiment is None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if missing := _to_install(experiment):
+        if missing := compress_runs.missing(experiment):
             st.caption(missing)
         elif result is None:
-            st.button("Measure", on_click=partial(compress_runs.start, [experiment]), key=f"promise_{promise.name}")
-        see = partial(_see, experiment.stages)
+            st.button(
+                "Measure", on_click=partial(compress_runs.start, [experiment]), disabled=compress_runs.busy(), key=f"promise_{promise.name}"
+            )
+        see = partial(compress_choice.choose, experiment.stages)
         st.button("Open in the pipeline", on_click=see, type="tertiary", key=f"promise_see_{promise.name}")
-
-
-def _see(stages: tuple[Toggle, ...]) -> None:
-    compress_choice.choose(stages)
-
-
-def _to_install(experiment: Experiment) -> str | None:
-    return to_install(dict.fromkeys(name for item in experiment.techniques for name in item.needs))

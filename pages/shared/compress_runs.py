@@ -8,6 +8,7 @@ from functools import partial
 import streamlit as st
 
 from pages.shared import components, session
+from profiler.compression.base import to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
 from profiler.errors import SpecError
@@ -35,6 +36,16 @@ def results(model: str) -> list[Result]:
     return [result for result in found.values() if newest and result.model_hash == newest.model_hash]
 
 
+def missing(experiment: Experiment) -> str | None:
+    """Return what has to be installed before an experiment can be run here, as a sentence; None where nothing has."""
+    return to_install(dict.fromkeys(name for item in experiment.techniques for name in item.needs))
+
+
+def busy() -> bool:
+    """Return whether an experiment that was started in this session waits or runs."""
+    return bool(_going())
+
+
 def offer(experiments: Sequence[Experiment], *, label: str = "Measure", key: str = "compress_measure") -> None:
     """Draw the button that measures what is not in the store yet; where nothing is missing, the one that measures again.
 
@@ -43,12 +54,12 @@ def offer(experiments: Sequence[Experiment], *, label: str = "Measure", key: str
         label: of the button.
         key: of its widget.
     """
-    missing = [experiment for experiment in experiments if find(experiment) is None]
-    running = bool(_going())
+    unknown = [experiment for experiment in experiments if find(experiment) is None]
+    running = busy()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if missing:
-            st.button(label, type="primary", on_click=partial(start, missing), disabled=running, key=key)
-            counted = f"{len(missing)} experiments, one after the other, each" if len(missing) > 1 else "One experiment,"
+        if unknown:
+            st.button(label, type="primary", on_click=partial(start, unknown), disabled=running, key=key)
+            counted = f"{len(unknown)} experiments, one after the other, each" if len(unknown) > 1 else "One experiment,"
             st.caption(f"{counted} in a process of its own, on one thread. What is done is kept.")
         else:
             st.button("Measure again", type="tertiary", on_click=partial(start, experiments, fresh=True), disabled=running, key=key)

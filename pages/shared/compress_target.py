@@ -7,7 +7,7 @@ from functools import partial
 import streamlit as st
 
 from pages.shared import components, compress_choice, compress_results, compress_runs, session
-from profiler.compression.base import to_install
+from profiler.compression.adjust import neighbours
 from profiler.compression.result import Result
 from profiler.compression.target import STEPS, Candidate, Goal, Target, best, candidates, loss_gain
 from profiler.errors import SpecError
@@ -73,41 +73,43 @@ def _candidates(ranked: list[Candidate]) -> None:
 
 
 def _apply(ranked: list[Candidate]) -> None:
-    waiting = [one for one in ranked if not one.measured and one.meets and _missing(one) is None]
-    left_out = dict.fromkeys(text for one in ranked if one.meets and not one.measured and (text := _missing(one)))
-    for text in left_out:
+    unmeasured = [one for one in ranked if not one.measured]
+    for text in dict.fromkeys(text for one in unmeasured if one.meets and (text := compress_runs.missing(one.experiment))):
         st.caption(text)
-    if not waiting:
-        st.caption("Every candidate that is expected to meet the target was measured. Adjust it, or the target.")
-        return
+    waiting = [one for one in unmeasured if compress_runs.missing(one.experiment) is None]
+    meeting = [one for one in waiting if one.meets]
+    if not meeting:
+        st.caption("No other candidate is expected to meet the target; the first is the nearest. Adjust it, or the target.")
     with st.container(horizontal=True, gap="small"):
-        for num in (1, _SHOWN):
-            chosen = [one.experiment for one in waiting[:num]]
-            label = f"Measure {chosen[0].technique}" if num == 1 else f"Measure the first {len(chosen)}"
-            if num == 1 or len(chosen) > 1:
-                st.button(
-                    label,
-                    on_click=partial(compress_runs.start, chosen),
-                    key=f"target_measure_{num}",
-                    type="primary" if num == 1 else "secondary",
-                )
-
-
-def _missing(candidate: Candidate) -> str | None:
-    return to_install(dict.fromkeys(name for item in candidate.experiment.techniques for name in item.needs))
+        for num, kind in ((1, "primary"), (_SHOWN, "secondary")):
+            chosen = [one.experiment for one in (meeting or waiting)[:num]]
+            label = f"Measure {chosen[0].technique}" if num == 1 and chosen else f"Measure the first {len(chosen)}"
+            if len(chosen) > 1 or (num == 1 and chosen):
+                take = partial(compress_runs.start, chosen)
+                st.button(label, on_click=take, key=f"target_measure_{num}", type=kind, disabled=compress_runs.busy())  # type: ignore[arg-type]
 
 
 def _adjust(target: Target, found: list[Result]) -> None:
+    """Draw what lies beside the result that is nearest to the target, and the way to change it by hand."""
     if not found:
-        st.caption(
-            "After the first measurement: open a result as a pipeline, change its amounts, its order or its parts, and measure again."
-        )
+        st.caption("After the first measurement: what lies beside it, more or less of each technique, is offered here.")
         return
-    ordered = sorted(found, key=lambda result: (len(target.missed_by(result)), loss_gain(result), result.ratio(target.goal.value)))
+    nearest = min(found, key=partial(_distance, target))
+    tried = {result.experiment.stages for result in found}
+    untried = [one for one in neighbours(nearest.experiment, target.goal) if one.stages not in tried and compress_runs.missing(one) is None]
+    missed = "; ".join(target.missed_by(nearest))
+    st.markdown(f"{compress_results.title(nearest)} is nearest: {f'it misses {missed}' if missed else 'it meets the target'}. Beside it:")
     with st.container(horizontal=True, gap="small"):
-        for number, result in enumerate(ordered[:3]):
-            take = partial(compress_choice.choose, result.experiment.stages)
-            st.button(f"Adjust {result.experiment.technique}", on_click=take, key=f"target_adjust_{number}", type="tertiary")
+        for number, one in enumerate(untried[:_SHOWN]):
+            measure = partial(compress_runs.start, [one])
+            st.button(f"Measure {one.technique}", on_click=measure, disabled=compress_runs.busy(), key=f"target_adjust_{number}")
+        take = partial(compress_choice.choose, nearest.experiment.stages)
+        st.button("Change it by hand", on_click=take, type="tertiary", key="target_by_hand")
+
+
+def _distance(target: Target, result: Result) -> tuple[int, float, float]:
+    """Return how far a result is from the target: what it misses, the bytes that are too many, and what it costs."""
+    return len(target.missed_by(result)), max(result.ratio(target.goal.value), target.ratio), loss_gain(result)
 
 
 def _keep(target: Target, found: list[Result]) -> None:

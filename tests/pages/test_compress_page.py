@@ -202,6 +202,20 @@ def test_a_target_ranks_candidates_and_ends_with_the_best_that_meets_it(opened: 
     assert "'a third' is not a number" in app.error[0].value
 
 
+def test_what_lies_beside_the_nearest_result_is_offered_and_measured(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("packed-int", model=MODEL, held=320, loss=1.41), result("bfloat16", model=MODEL, held=500))
+    app = opened("compress", model=MODEL, view="Target", ratio="0.25")
+
+    assert "**packed-int** is nearest: it misses bytes 0.320, above 0.250. Beside it:" in texts(app)
+    offered = {key: label for key, label in buttons(app).items() if key.startswith("target_adjust")}
+    assert list(offered.values()) == ["Measure packed-int:bits=2", "Measure packed-int:bits=8"]
+    waited(app.button(key="target_adjust_0").click().run())
+
+    assert Experiment.of(MODEL, ("packed-int:bits=2",)) in [one.experiment for one in experiments.store.list()]
+    app.button(key="target_by_hand").click().run()
+    assert app.query_params["stages"].startswith("packed-int")
+
+
 def test_break_even_is_drawn_from_formulas_before_anything_was_measured(opened: Open) -> None:
     app = opened("compress", model=MODEL, view="Break-even")
     table = app.dataframe[0].value.set_index("format")
