@@ -22,11 +22,11 @@ app: $(RUNTIME) ## start the dashboard on localhost with the sample recordings (
 
 test: $(DEV) ## run the tests, browser tests included
 	@$(BIN)/python -m tests.browser.chromium --install
-	$(BIN)/$(PYTEST)
+	$(BIN)/$(PYTEST) -n 2 --dist loadfile
 
 test-slow: $(DEV) ## run the tests that take longer than the default suite allows
 	@$(BIN)/python -m tests.browser.chromium --install
-	$(BIN)/$(PYTEST) -m "slow and not gpu"
+	$(BIN)/$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu"
 
 check: $(DEV) ## ruff, format check, mypy; changes nothing
 	$(BIN)/ruff check .
