@@ -56,9 +56,7 @@ def draw(model_name: str) -> None:
     if not any(item.saves is Saves.MEMORY for item in experiment.techniques):
         st.caption(_without_memory(experiment))
     compress_runs.offer([experiment])
-    result = compress_runs.find(experiment)
-    if result is not None:
-        compress_results.one(result, experiment)
+    compress_results.one(experiment)
     _catalogue()
 
 

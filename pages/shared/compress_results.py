@@ -18,13 +18,14 @@ from profiler.jobs.experiments import result_key
 from profiler.units import exact_bytes, format_bytes, format_duration_us
 
 
-def one(result: Result, experiment: Experiment) -> None:
-    """Draw what one experiment found: bytes three ways, time, quality, the stages and the weights.
-
-    Args:
-        result: of the experiment.
-        experiment: what was asked for.
-    """
+def one(experiment: Experiment) -> None:
+    """Draw what an experiment found, where it was measured: bytes three ways, time, quality, the stages and the weights."""
+    result = compress_runs.find(experiment)
+    if result is None:
+        result = compress_runs.measured_before(experiment)
+        if result is None:
+            return
+        st.caption("This was measured with another version of Headroom or of its libraries. Measure it again for numbers of this one.")
     _metrics(result)
     quality, before = result.quality, result.baseline_quality
     resident, resident_before = format_bytes(result.size.resident_bytes), format_bytes(result.baseline_size.resident_bytes)
@@ -60,7 +61,7 @@ def draw(model: str) -> None:
         key="compress_pareto",
         alt="Bytes of each result against its loss; the table below has the numbers.",
     )
-    st.caption("Measured. Lower left is better; open circles are beaten in both by another result.")
+    st.caption("Measured. Lower left is better; open circles are beaten in both by another result. Drag over losses to zoom into them.")
     components.table(results_table(found), key="compress_table", alt="Every result: bytes, time and quality beside the untouched model's")
     with st.container(horizontal=True):
         components.download("Results as CSV", lambda: str(results_table(found).to_csv(index=False)), f"compress-{model}.csv", "text/csv")

@@ -25,6 +25,12 @@ def find(experiment: Experiment) -> Result | None:
     return session.experiments().store.find(result_key(experiment))
 
 
+def measured_before(experiment: Experiment) -> Result | None:
+    """Return the newest result of the same techniques and seed on the same weights, whichever version measured it."""
+    wanted = (experiment.stages, experiment.seed)
+    return next((result for result in results(experiment.model) if (result.experiment.stages, result.experiment.seed) == wanted), None)
+
+
 def results(model: str) -> list[Result]:
     """Return the newest result of each experiment on a model as it is now, newest first; without those that went matrix by matrix."""
     found: dict[tuple[object, ...], Result] = {}

@@ -13,6 +13,7 @@ from profiler.figures.theme import Theme
 HEIGHT = 420
 _CHARACTER_SHARE, _LINE_SHARE = 0.012, 0.07
 """About how much of a chart's width a character takes, and of its height a line; hovering tells names that have no room."""
+_MAX_NAME = 36
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,12 @@ def points_figure(
 
 
 def _named(points: Sequence[Point], highest_bytes: int, lowest_cost: float) -> dict[str, str]:
-    """Return where the names stand that have room beside their points without lying over another one: of the best points first."""
+    """Return where the names stand that have room beside their points without lying over another: of the best first, short ones first."""
     tallest = max(point.cost - lowest_cost for point in points) or 1.0
     taken: list[tuple[float, float, float]] = []
     named = {}
-    for point in sorted(points, key=lambda one: (one.is_dominated, one.num_bytes)):
-        x, y, width = point.num_bytes / highest_bytes, (point.cost - lowest_cost) / tallest, _CHARACTER_SHARE * len(point.name)
+    for point in sorted(points, key=lambda one: (one.is_dominated, len(one.name), one.num_bytes)):
+        x, y, width = point.num_bytes / highest_bytes, (point.cost - lowest_cost) / tallest, _CHARACTER_SHARE * len(_short(point.name))
         side = "right" if x < width / 2 else "left" if x > 1 - width / 2 else "center"
         start = x - width * {"right": 0.0, "center": 0.5, "left": 1.0}[side]
         if all(abs(y - other) > _LINE_SHARE or start > end or start + width < begin for other, begin, end in taken):
@@ -88,7 +89,7 @@ def _marks(name: str, points: Sequence[Point], is_dominated: bool, named: Mappin
         x=[float(point.num_bytes) for point in points],
         y=[point.cost for point in points],
         mode="markers+text",
-        text=[plain(point.name) if point.name in named else "" for point in points],
+        text=[plain(_short(point.name)) if point.name in named else "" for point in points],
         textposition=[named.get(point.name, "top center") for point in points],
         textfont={"size": 11, "color": theme.muted if is_dominated else theme.text},
         cliponaxis=False,
@@ -96,3 +97,7 @@ def _marks(name: str, points: Sequence[Point], is_dominated: bool, named: Mappin
         customdata=[point.said for point in points],
         hovertemplate="%{customdata}<extra></extra>",
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"

@@ -142,6 +142,15 @@ def test_weights_are_drawn_before_and_after_over_the_same_edges() -> None:
     assert list(figure.data[1].y) == [None, 12, 12]  # an empty bin has no place on a logarithmic axis
 
 
+def test_names_stay_inside_the_chart_and_long_ones_are_cut() -> None:
+    found = [result("nf4", held=10, loss=1.41), result("prune-global", "fine-tune", "int8-weight-only", "zstd", held=990, loss=1.3)]
+
+    good = size_quality_figure(found, Goal.MEMORY).data[1]
+
+    assert list(good.textposition) == ["top right", "top left"]
+    assert good.text[1] == "prune-global + fine-tune + int8-wei…"
+
+
 def test_names_are_no_markup() -> None:
     facts = (LayerFacts(name="<b>.weight", num_weights=1, loss=2.0),)
 

@@ -85,6 +85,16 @@ def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
     assert buttons(app)["compress_measure"] == "Measure again"
 
 
+def test_what_another_version_measured_is_shown_and_can_be_measured_again(opened: Open, experiments: Experiments) -> None:
+    experiments.store.add("0" * 24, result("nf4", model=MODEL, held=196))
+
+    app = opened("compress", model=MODEL, stages="nf4")
+
+    assert "This was measured with another version" in texts(app)
+    assert app.metric[0].value == "196 B"
+    assert buttons(app)["compress_measure"] == "Measure"
+
+
 def test_all_results_of_a_model_are_a_chart_and_a_table_that_begins_with_the_untouched_one(opened: Open, experiments: Experiments) -> None:
     keep(experiments, result("bfloat16", model=MODEL, held=500), result("nf4", model=MODEL, held=196, loss=1.43), result("zstd"))
 
