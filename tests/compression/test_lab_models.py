@@ -162,6 +162,13 @@ def test_pieces_to_classify_are_of_every_chapter_and_begin_alike() -> None:
     assert not trained & {tuple(row.tolist()) for batch in held_out for row in batch.inputs}
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_batch_has_the_same_shape_as_exported_models_ask_for(name: str) -> None:
+    task = lab.load(name)
+
+    assert len({batch.inputs.shape for batch in [next(task.training(1)), *task.held_out()]}) == 1
+
+
 def test_a_model_that_nobody_knows_is_refused() -> None:
     with pytest.raises(SpecError, match="lab-lstm"):
         lab.load("lab-lstn")

