@@ -18,8 +18,9 @@ def summarize(recording: Recording, timeline: Timeline | None = None) -> dict[st
     """Return plain data about a recording: what it is, its peak, and what was there at the peak.
 
     Keys: id, title, provenance, engine, created, complete, num_events, lane, lanes, peak_by_lane (bytes by name: a GPU's and the
-    host's are apart), peak_allocated_bytes, peak_at (step, phase, event, time_us; null without events), peak_reserved_bytes (of all steps; null where no allocator's segments were recorded),
-    categories_at_peak (bytes by category name; they sum to the peak), steps (numbers of those recorded), warmup_steps, weights_bytes
+    host's are apart), peak_allocated_bytes, peak_at (step, phase, event, time_us; null without events), peak_reserved_bytes (of all steps;
+    null where no allocator's segments were recorded), categories_at_peak (bytes by category name; they sum to the peak), steps (numbers
+    of those recorded), warmup_steps, weights_bytes
     (parameters and buffers at the peak), states_bytes (allocated after the warm-up minus weights: what the optimizer keeps, and gradients
     where they outlive a step; null where nothing was trained), final_allocated_bytes, duration_us, overhead, not_included (what a
     simulation leaves out), warnings, versions, device, host.

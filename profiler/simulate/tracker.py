@@ -72,7 +72,10 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func not in self._kernels and _is_composite(func):
             with self:  # in inference mode torch passes whole what autograd would have taken apart, with what it makes on the way
                 return func._op_dk(_COMPOSITE, *args, **kwargs)  # C++'s own parts; `decompose` prefers Python's, which differ
-        func = in_place_sum(func, args)
+        return self._watched(in_place_sum(func, args), args, kwargs)
+
+    def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator and note what it holds, what it costs and where that was."""
         notebook, start_ns = self._notebook, self._notebook.now_ns
         notebook.standing = self._stand(func)
         result = self._run(func, args, kwargs)
