@@ -173,12 +173,12 @@ def test_what_is_switched_off_is_not_told(off: Any) -> None:
     assert read(SFT | dict.fromkeys((*NOT_MODELLED, *REFUSED), off)) == read(SFT)
 
 
-@pytest.mark.parametrize("name", HARMLESS - TRL_ONLY)
+@pytest.mark.parametrize("name", sorted(HARMLESS - TRL_ONLY))
 def test_what_memory_does_not_depend_on_is_not_told(name: str) -> None:
     assert read(PLAIN | {name: True}) == read(PLAIN)
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_changes_nearly_every_number_is_refused_by_name(name: str) -> None:
     assert f"sets {name}, which is not modelled" in refusal(json.dumps(PLAIN | {name: "x"}))
     assert f"sets {name}, which" in refusal(json.dumps(PLAIN | {"model_init_kwargs": {name: True}}))
