@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
-from functools import partial
 
 import streamlit as st
 
 from pages.shared import components, compress_runs, session
+from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
 from profiler.compression.target import Goal, loss_gain
@@ -16,6 +17,8 @@ from profiler.figures.experiments import GOALS, name_of, results_table, size_qua
 from profiler.figures.sensitivity import sensitivity_figure, sensitivity_table, weights_figure
 from profiler.jobs.experiments import result_key
 from profiler.units import exact_bytes, format_bytes, format_duration_us
+
+_SEEDS = range(5)
 
 
 def one(experiment: Experiment) -> None:
@@ -38,7 +41,7 @@ def one(experiment: Experiment) -> None:
     )
     for note in result.notes:
         st.markdown(f"- {note}")
-    components.fragment(partial(_details, result, experiment))
+    _details(result, experiment)
     name = f"compress-{experiment.id[:8]}"
     weights = session.experiments().store.weights_path(result_key(experiment))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -136,11 +139,25 @@ def _sensitivity(result: Result, experiment: Experiment) -> None:
         components.table(sensitivity_table(found), key="compress_layers", alt="Loss with one matrix alone compressed")
 
 
+def _seeds(result: Result, experiment: Experiment) -> None:
+    del result
+    if not any(item.first or item.kind is Kind.TRAINING for item in experiment.techniques):
+        st.caption("Nothing here is trained: each seed gives the same model. Times and resident sets still differ between runs.")
+        return
+    compress_runs.offer([replace(experiment, seed=seed) for seed in _SEEDS], label="Measure five seeds", key="compress_seeds")
+    found = [one for one in compress_runs.results(experiment.model) if one.experiment.stages == experiment.stages]
+    losses = [one.quality.loss for one in found]
+    if len(losses) > 1:
+        spread = f"{min(losses):.4f} to {max(losses):.4f}, mean {statistics.mean(losses):.4f}"
+        st.markdown(f"Loss over {len(losses)} seeds: {spread}, standard deviation {statistics.stdev(losses):.4f}.")
+        components.table(results_table(found), key="compress_seeds_table", alt="The same pipeline with each seed", height="content")
+
+
 def _json(results: list[Result]) -> str:
     return json.dumps([result.to_json() for result in results], indent=1)
 
 
-_DETAILS = {"Stages": _stages, "Weights": _weights, "Layer sensitivity": _sensitivity}
+_DETAILS = {"Stages": _stages, "Weights": _weights, "Layer sensitivity": _sensitivity, "Seeds": _seeds}
 
 
 def title(result: Result) -> str:

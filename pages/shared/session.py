@@ -37,6 +37,8 @@ _PAGE = "headroom_page"
 _THROUGH_APP = "headroom_through_app"
 _PAINTED = "headroom_painted"
 _PAINT_SECONDS = 0.4
+_MAX_DIGITS = 18
+"""Of a number in the address."""
 _MAX_OPEN = 4
 """Recordings kept in memory; one of a million events takes about 300 MB."""
 
@@ -97,7 +99,7 @@ def linked_number(name: str, default: int, low: int, high: int) -> dict[str, Any
     """Return the arguments that tie a slider or number field to the address."""
     key = f"linked_{name}"
     text = chosen(name) or ""
-    st.session_state[key] = min(max(int(text), low), high) if text.isdecimal() else default
+    st.session_state[key] = min(max(int(text), low), high) if text.isdecimal() and len(text) <= _MAX_DIGITS else default
     return {"key": key, "on_change": _write_choice, "args": (name, key, str(default)), "min_value": low, "max_value": high}
 
 

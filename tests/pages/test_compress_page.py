@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,6 @@ def test_all_results_of_a_model_are_a_chart_and_a_table_that_begins_with_the_unt
 
 
 def test_results_on_other_weights_of_the_same_name_are_left_out(experiments: Experiments) -> None:
-    from dataclasses import replace
-
     old, new = result("bfloat16", model=MODEL), result("nf4", model=MODEL)
     keep(experiments, replace(old, model_hash="old"), replace(new, model_hash="new", created=2.0))
 
@@ -236,9 +235,26 @@ def test_break_even_is_drawn_from_formulas_before_anything_was_measured(opened: 
     assert app.dataframe[0].value.set_index("format")["break_even_share"]["Bitmask"] == pytest.approx(1 / 16, abs=0.001)
 
 
-def test_layers_are_measured_one_by_one_where_the_technique_can(opened: Open, experiments: Experiments) -> None:
-    from dataclasses import replace
+def test_seeds_of_what_is_trained_are_told_with_their_spread(opened: Open, experiments: Experiments) -> None:
+    for seed, loss in enumerate((1.5, 1.3)):
+        found = result("fine-tune", model=MODEL, loss=loss)
+        keep(experiments, replace(found, experiment=Experiment.of(MODEL, ("fine-tune",), seed=seed)))
 
+    app = opened("compress", model=MODEL, stages="fine-tune", details="Seeds")
+
+    assert "Loss over 2 seeds: 1.3000 to 1.5000, mean 1.4000, standard deviation 0.1414." in texts(app)
+    assert "3 experiments" in texts(app)
+    keep(experiments, result("nf4", model=MODEL))
+    assert "Nothing here is trained" in texts(opened("compress", model=MODEL, stages="nf4", details="Seeds"))
+
+
+def test_numbers_in_the_address_that_cannot_be_are_not_taken(opened: Open) -> None:
+    app = opened("compress", view="Break-even", rows="9" * 5000, columns="-3", seed="x")
+
+    assert (app.number_input(key="linked_rows").value, app.number_input(key="linked_columns").value) == (768, 768)
+
+
+def test_layers_are_measured_one_by_one_where_the_technique_can(opened: Open, experiments: Experiments) -> None:
     plain, facts = result("prune", model=MODEL), (LayerFacts(name="a.weight", num_weights=10, loss=1.5),)
     by_layer = Experiment.of(MODEL, ("prune",), by_layer=True)
     keep(experiments, plain)
