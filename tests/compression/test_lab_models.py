@@ -139,8 +139,9 @@ def test_training_from_the_command_line_replaces_weights_and_report(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_making_the_classifier_again_gives_its_loss() -> None:
-    recipe, task = RECIPES["lab-classifier"], lab.load("lab-classifier")
+@pytest.mark.parametrize("name", ["lab-lstm", "lab-classifier"])
+def test_making_a_model_again_gives_its_loss(name: str) -> None:
+    recipe, task = RECIPES[name], lab.load(name)
 
     model, losses = train.train_model(recipe)
 
