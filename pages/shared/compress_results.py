@@ -39,8 +39,7 @@ def one(experiment: Experiment) -> None:
         f" the same choice as the untouched model in {result.agreement:.1%} of places."
         f" {'The file was read back and is exactly this model.' if result.exact_file else 'The file read back is not exactly this model.'}"
     )
-    for note in result.notes:
-        st.markdown(f"- {note}")
+    st.markdown("\n".join(f"- {note}" for note in dict.fromkeys(result.notes)))
     _details(result, experiment)
     name = f"compress-{experiment.id[:8]}"
     weights = session.experiments().store.weights_path(result_key(experiment))
@@ -112,7 +111,10 @@ def _details(result: Result, experiment: Experiment) -> None:
 def _stages(result: Result, experiment: Experiment) -> None:
     del experiment
     components.table(stages_table(result), key="compress_stages", alt="The model after each technique", height="content")
-    st.caption("After each technique: bytes held and on disk, loss, and what the technique itself counted.")
+    st.caption(
+        "After each technique: bytes held and on disk, loss, and what it counted itself. Control: the loss of the untouched model"
+        " trained in the same way, or of the same student without a teacher."
+    )
 
 
 def _weights(result: Result, experiment: Experiment) -> None:

@@ -62,7 +62,8 @@ def size_quality_figure(results: Sequence[Result], goal: Goal, *, theme: ThemeNa
 def stages_table(result: Result) -> pd.DataFrame:
     """Return one row a stage, after one of the untouched model.
 
-    Columns: stage, held_bytes, file_bytes, loss, conversion_peak_bytes, conversion_us (processor time), and what techniques counted.
+    Columns: stage, held_bytes, file_bytes, loss, control_loss where one was trained, conversion_peak_bytes, conversion_us (processor
+    time), and what else techniques counted.
     """
     before = result.baseline_size
     rows: list[dict[str, Any]] = [
@@ -72,7 +73,10 @@ def stages_table(result: Result) -> pd.DataFrame:
         row = {"stage": stage.stage, "held_bytes": stage.held_bytes, "file_bytes": stage.file_bytes, "loss": stage.loss}
         row |= {"conversion_peak_bytes": stage.conversion_peak_bytes, "conversion_us": stage.conversion_seconds * 1e6}
         rows.append(row | stage.extra)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if "control_loss" in table:
+        table.insert(list(table).index("loss") + 1, "control_loss", table.pop("control_loss"))
+    return table
 
 
 def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:

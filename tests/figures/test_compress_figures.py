@@ -67,6 +67,7 @@ def test_what_techniques_counted_is_in_the_table_of_stages() -> None:
 
     assert table["stage"].tolist() == ["untouched", "fine-tune"]
     assert table["control_loss"].tolist()[1] == 1.3
+    assert table.columns.tolist().index("control_loss") == table.columns.tolist().index("loss") + 1
 
 
 def test_what_was_tried_says_what_of_the_target_it_misses() -> None:
