@@ -50,5 +50,6 @@ def draw(model: str) -> None:
         alt="Processor time of sparse formats over the share of zeros; the table of results has the numbers.",
     )
     st.caption(
-        "Measured: a forward pass of the whole model. Fewer bytes are not less time: a format that is expanded first never is faster."
+        "Measured: a forward pass of the whole model. Fewer bytes are not less time: what is expanded first has the dense product to do"
+        " besides."
     )

@@ -6,6 +6,7 @@ model, and the machine.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import sys
@@ -34,6 +35,7 @@ from profiler.units import GIB, format_bytes
 COMMAND = (sys.executable, "-m", "profiler.jobs.experiment_worker")
 LIMITS = Limits(memory_bytes=12 * GIB, seconds=1800)
 _POLL_SECONDS = 0.1
+_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,7 @@ class _Run:
     experiment: Experiment
     status: ExperimentStatus
     cancelled: threading.Event = field(default_factory=threading.Event)
+    watch: threading.Thread | None = None
 
 
 class Experiments:
@@ -83,6 +86,7 @@ class Experiments:
         self._slots = threading.Semaphore(slots)
         self._command, self._limits = tuple(command), limits
         self._runs: dict[str, _Run] = {}
+        atexit.register(self.close)
 
     def submit(self, experiment: Experiment, *, fresh: bool = False) -> ExperimentStatus:
         """Start an experiment, or return at once what the store has of an equal one.
@@ -109,7 +113,8 @@ class Experiments:
         )
         self._runs[run_id] = run = _Run(experiment, status)
         if kept is None:
-            threading.Thread(target=self._watch, args=(run,), daemon=True).start()
+            run.watch = threading.Thread(target=self._watch, args=(run,), daemon=True)
+            run.watch.start()
         return status
 
     def status(self, run_id: str) -> ExperimentStatus:
@@ -128,9 +133,13 @@ class Experiments:
             self._runs[run_id].cancelled.set()
 
     def close(self) -> None:
-        """End all runs."""
+        """End all runs and wait for the ends; called when the process exits."""
+        atexit.unregister(self.close)
         for run_id in list(self._runs):
             self.cancel(run_id)
+        for run in list(self._runs.values()):
+            if run.watch is not None:
+                run.watch.join(timeout=_END_SECONDS)
 
     def _watch(self, run: _Run) -> None:
         while not self._slots.acquire(timeout=_POLL_SECONDS):

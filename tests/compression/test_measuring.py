@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -219,6 +221,25 @@ def test_a_run_can_be_cancelled_while_it_runs_and_while_it_waits() -> None:
 
     _until(experiments, running.run_id, RunState.CANCELLED)
     _until(experiments, waiting.run_id, RunState.CANCELLED)
+
+
+def test_no_worker_outlives_the_process_that_started_it() -> None:
+    code = f"""
+import time
+from profiler.compression.experiment import Experiment
+from profiler.jobs.experiments import Experiments
+experiments = Experiments(command={WORKER!r})
+run = experiments.submit(Experiment.of("slow", ()))
+while not experiments.status(run.run_id).rss_bytes:
+    time.sleep(0.05)
+import psutil
+print([child.pid for child in psutil.Process().children(recursive=True)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+
+    pids = json.loads(done.stdout)
+    assert pids
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
 
 
 @pytest.mark.parametrize(
