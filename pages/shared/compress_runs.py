@@ -81,6 +81,7 @@ def start(experiments: Sequence[Experiment], *, fresh: bool = False) -> None:
             refused.append(str(error))
     session.remember(_RUNS, runs)
     session.remember(_REFUSED, refused)
+    st.toast("Refused: the head of the page says why." if refused and not runs else "Measuring: the head of the page shows how far it is.")
 
 
 def progress() -> None:
