@@ -97,7 +97,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 ESTIMATED = ["deepspeed", "kv_cache", "llm_c", "lora", "megatron", "optimizers", "weights", "zero"]
-SIMULATED = ["bert_large", "inference", "liger", "optimizer_in_backward", "peft_methods"]
+SIMULATED = ["bert_large", "inference", "liger", "optimizer_in_backward", "peft_methods", "torchtitan"]
 
 
 def rows_of_the_shared_file(names: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
