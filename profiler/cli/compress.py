@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from profiler.cli.command import DONE, Commands, add_command, print_json, require
@@ -11,7 +12,9 @@ from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.registry import PIPELINES, TECHNIQUES
 from profiler.compression.result import Result
+from profiler.compression.text_forms import TextFacts
 from profiler.jobs.experiments import ExperimentStatus, measure_in_worker
+from profiler.jobs.text import text_facts
 from profiler.units import exact_bytes, format_bytes, format_duration_us
 
 
@@ -19,6 +22,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = add_command(commands, "compress", _run, "measure what a technique makes of a model's bytes, time and quality")
     parser.add_argument("--list", action="store_true", help="list models, techniques and pipelines; measure nothing")
+    parser.add_argument("--text", action="store_true", help="measure documents as sparse counts and as dense vectors instead of a model")
     parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
     parser.add_argument(
         "--technique", action="append", default=[], metavar="NAME[:key=value,...]", help="repeat it for several, in their order"
@@ -32,6 +36,10 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.list:
         _print_list(options.json)
+        return DONE
+    if options.text:
+        require("torch", "compress")
+        _print_text(text_facts(), options.json)
         return DONE
     experiment = Experiment.of(options.model, tuple(options.technique), options.amount, options.seed, by_layer=options.by_layer)
     for library in ("torch", "transformers"):
@@ -72,6 +80,22 @@ def _print(result: Result) -> None:
         print(f"  {layer.name} alone: loss {layer.loss:.4f}, {layer.loss - before.loss:+.4f}")
     for note in result.notes:
         print(f"Note: {note}")
+
+
+def _print_text(facts: TextFacts, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(facts))
+        return
+    print(f"{'Documents':<50} {'Held':>10} {'As dense':>10} {'File':>10} {'Table':>10} {'Zeros':>6} {'Right':>6}  [measured]")
+    for form in facts.forms:
+        sizes = [format_bytes(size) for size in (form.held_bytes, form.dense_bytes, form.file_bytes, form.table_bytes)]
+        print(f"{form.label:<50} {' '.join(f'{size:>10}' for size in sizes)} {form.zero_share:>6.1%} {form.accuracy:>6.1%}")
+    print(f"{'One step of training word vectors':<50} {'Gradient':>10} {'State':>10} {'Table':>10}")
+    for step in facts.gradients:
+        sizes = [format_bytes(size) for size in (step.gradient_bytes, step.state_bytes, step.table_bytes)]
+        print(f"{step.label:<50} {' '.join(f'{size:>10}' for size in sizes)}")
+    for sentence in facts.missing:
+        print(f"Note: {sentence}")
 
 
 def _print_list(as_json: bool) -> None:

@@ -15,8 +15,8 @@ from torch import nn
 
 from profiler.compression import lab
 from profiler.compression.lab import corpus, train
+from profiler.compression.lab.chapters import CHAPTERS, NUM_WORDS
 from profiler.compression.lab.checkpoint import read_into, write_high_halves
-from profiler.compression.lab.classifier import CHAPTERS, NUM_WORDS
 from profiler.compression.lab.recipes import FOLDER, RECIPES
 from profiler.compression.lab.smollm2 import weights
 from profiler.compression.lab.windows import anywhere, spread

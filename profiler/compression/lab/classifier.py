@@ -5,7 +5,6 @@ A word's number is its CRC-32 modulo the vocabulary's size, so there is no vocab
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
@@ -14,15 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
-from profiler.compression.lab import corpus
+from profiler.compression.lab import chapters, corpus
+from profiler.compression.lab.chapters import CHAPTERS, NUM_WORDS
 from profiler.compression.lab.checkpoint import read_into
 from profiler.compression.lab.recipes import RECIPES
 from profiler.compression.task import Batch
 
-CHAPTERS = ("compound", "debugger", "formatstrings", "specialnames", "string-methods", "types", "typesseq")
-"""Those with more than 20,000 bytes of their own."""
-_WORD = re.compile(rb"[a-z_]\w*")
-NUM_WORDS = 31
 _FIRST = 0
 """The token before the words, from whose place the answer is read."""
 _VOCABULARY = 2048
@@ -52,7 +48,7 @@ class ClassifierTask:
 
     def held_out(self) -> Sequence[Batch]:
         """Return pieces of the paragraphs that are not trained on, evenly spread, in batches as large as those to train on."""
-        pieces = [words.unfold(0, NUM_WORDS, NUM_WORDS) for words in _chapters(corpus.held_out())]
+        pieces = [words.unfold(0, NUM_WORDS, NUM_WORDS) for words in _numbers(corpus.held_out())]
         labels = torch.cat([torch.full((len(some),), label) for label, some in enumerate(pieces)])
         chosen = torch.linspace(0, len(labels) - 1, len(labels) // _BATCH * _BATCH).long().view(-1, _BATCH)
         inputs = _started(torch.cat(pieces))
@@ -60,12 +56,12 @@ class ClassifierTask:
 
     def training(self, seed: int) -> Iterator[Batch]:
         """Yield pieces that begin anywhere in a chapter, each chapter as often as any other."""
-        chapters = _chapters(corpus.training())
+        sources = _numbers(corpus.training())
         generator = torch.Generator().manual_seed(seed)
         while True:
-            labels = torch.randint(0, len(chapters), (_BATCH,), generator=generator)
-            starts = [int(torch.randint(0, len(chapters[label]) - NUM_WORDS, (), generator=generator)) for label in labels]
-            pieces = [chapters[label][start : start + NUM_WORDS] for label, start in zip(labels, starts, strict=True)]
+            labels = torch.randint(0, len(sources), (_BATCH,), generator=generator)
+            starts = [int(torch.randint(0, len(sources[label]) - NUM_WORDS, (), generator=generator)) for label in labels]
+            pieces = [sources[label][start : start + NUM_WORDS] for label, start in zip(labels, starts, strict=True)]
             yield Batch(_started(torch.stack(pieces)), labels)
 
     def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
@@ -74,10 +70,9 @@ class ClassifierTask:
         return logits
 
 
-def _chapters(some: Sequence[corpus.Paragraph]) -> list[Tensor]:
+def _numbers(some: Sequence[corpus.Paragraph]) -> list[Tensor]:
     """Return the words of each chapter as numbers."""
-    texts = [corpus.text([item for item in some if item.chapter == chapter]) for chapter in CHAPTERS]
-    return [torch.tensor([1 + crc32(word) % (_VOCABULARY - 1) for word in _WORD.findall(text.lower())]) for text in texts]
+    return [torch.tensor([1 + crc32(word) % (_VOCABULARY - 1) for word in words]) for words in chapters.words(some)]
 
 
 def _started(words: Tensor) -> Tensor:
