@@ -10,6 +10,7 @@ from pages.shared import (
     compress_results,
     compress_runs,
     compress_target,
+    compress_text,
     navigation,
     session,
 )
@@ -23,6 +24,7 @@ VIEWS = {
     "Target": compress_target.draw,
     "Promises": compress_promises.draw,
     "Break-even": compress_break_even.draw,
+    "Text": compress_text.draw,
 }
 view = str(st.segmented_control("View", list(VIEWS), required=True, label_visibility="collapsed", **session.linked("view", list(VIEWS))))
 compress_runs.progress()
