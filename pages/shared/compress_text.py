@@ -16,8 +16,8 @@ def draw(model: str) -> None:
     del model
     home = session.store().home
     st.markdown(
-        "Most words are not in most documents, so counts of words are mostly zeros, and a sparse format is far below its break-even. A dense"
-        " vector of a few numbers a document may be smaller or larger, and needs a table of word vectors besides."
+        "Most words are not in most documents, so counts of words are mostly zeros, and a sparse format is far below its break-even. A"
+        " dense vector of a few numbers a document may be smaller or larger, and needs a table of word vectors besides."
     )
     if missing := to_install(NEEDS):
         st.info(missing)
