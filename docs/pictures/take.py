@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, sync_playwright
 
+from pages.shared.compare_baseline import EXAMPLE
 from pages.shared.job_form import EXAMPLE_ON_A_GPU
 from profiler.spec import canonical_json
 from sample_traces.recipes import RECIPES
@@ -41,10 +42,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, Server(Path(home)) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         sample, example = _sample_id(), quote(canonical_json(EXAMPLE_ON_A_GPU.to_json()))
+        full = quote(canonical_json(EXAMPLE.to_json()))
+        toggles, stages = quote("bfloat16;checkpointing;adamw-8bit;lora"), quote("prune-global:amount=0.5;packed-int")
         for picture in (
             Picture("start", "/", "light", 1000),
             Picture("timeline", f"/timeline?recording={sample}", "light", 1130),
             Picture("simulate", f"/profile?job={example}", "light", 1180, "Simulate", "It does not fit"),
+            Picture("compare", f"/compare?job={full}&toggles={toggles}", "light", 1560, "Compare", "The steps add up to"),
+            Picture("compress", f"/compress?model=lab&stages={stages}", "dark", 1200, "Measure", "the same choice as the untouched model"),
             Picture("blocks", f"/timeline?recording={sample}&view=blocks", "dark", 1130),
         ):
             _take(browser, server.url, picture)

@@ -99,7 +99,7 @@ def linked_number(name: str, default: int, low: int, high: int) -> dict[str, Any
     """Return the arguments that tie a slider or number field to the address."""
     key = f"linked_{name}"
     text = chosen(name) or ""
-    st.session_state[key] = min(max(int(text), low), high) if text.isdecimal() and len(text) <= _MAX_DIGITS else default
+    st.session_state[key] = min(max(int(text[:_MAX_DIGITS]), low), high) if text.isdecimal() else default
     return {"key": key, "on_change": _write_choice, "args": (name, key, str(default)), "min_value": low, "max_value": high}
 
 

@@ -42,6 +42,8 @@ class ProfilerNotebook(Notebook):
         """Return a tensor's storage and address; no storage for fake, functional and empty tensors."""
         try:
             storage = tensor.untyped_storage()
+            if storage.device.type == "meta":
+                return None, 0
             pointer = storage.data_ptr()
         except (RuntimeError, NotImplementedError):
             return None, 0

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 
 from profiler import read_recording
@@ -92,7 +93,9 @@ def test_unknown_stays_under_one_percent_at_the_peak(tmp_path: Path, name: str, 
     timeline = Timeline.of(recording)
     at_peak = timeline.categories_at(timeline.peak_event)
     assert sum(at_peak.values()) == timeline.peak_bytes > 0
-    assert at_peak.get(Category.UNKNOWN, 0) < 0.01 * timeline.peak_bytes
+    preexisting = recording.events.filter(pc.equal(recording.events["action"], "preexisting"))
+    left = pc.sum(preexisting["requested_bytes"]).as_py() or 0  # by other tests of this process
+    assert at_peak.get(Category.UNKNOWN, 0) - left < 0.01 * (timeline.peak_bytes - left)
     assert not recording.metadata.warnings or all("NVML" in warning for warning in recording.metadata.warnings)
 
 

@@ -123,7 +123,7 @@ def test_a_user_s_own_configuration_is_a_model(run: Run, here: Path, fake_engine
         (["--model", "gpt2", "--toggle", ":"], "Write NAME or NAME:key=value"),
         (
             ["--model", "gpt2", "--dtype", "float8"],
-            "Unknown precision 'float8'. Did you mean 'float32'? Choose one of float32, bfloat16, float16, amp.",
+            "float8 is a choice of quantization, not of precision. Choose one of float32, bfloat16, float16, amp, master-weights.",
         ),
         (["--model", "gpt2", "--dtype", "sgd"], "sgd is a choice of optimizer, not of precision. Choose one of float32"),
         (["--model", "gpt2", "--optimizer", "sgd", "--toggle", "adamw"], "Switch one off."),
