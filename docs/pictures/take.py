@@ -48,7 +48,7 @@ def main() -> None:
             Picture("start", "/", "light", 1000),
             Picture("timeline", f"/timeline?recording={sample}", "light", 1130),
             Picture("simulate", f"/profile?job={example}", "light", 1180, "Simulate", "It does not fit"),
-            Picture("compare", f"/compare?job={full}&toggles={toggles}", "light", 1560, "Compare", "The steps add up to"),
+            Picture("compare", f"/compare?job={full}&toggles={toggles}", "light", 1560, "Compare", "lora saved"),
             Picture("compress", f"/compress?model=lab&stages={stages}", "dark", 1200, "Measure", "the same choice as the untouched model"),
             Picture("blocks", f"/timeline?recording={sample}&view=blocks", "dark", 1130),
         ):

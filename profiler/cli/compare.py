@@ -112,7 +112,8 @@ def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
         manager.close()
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-    failed = [run for run in runs.runs.values() if run.state is not RunState.DONE]
+    needed = {(), *((comparison.toggles[: num + 1] for num in range(len(comparison.toggles))) if comparison.together else ())}
+    failed = [run for run in runs.runs.values() if run.switched in needed and run.state is not RunState.DONE]
     if failed:
         kind = SpecError if any(run.status and run.status.refused for run in failed) else JobFailed
         raise kind(f"The run with {name_of(failed[0].switched)} gave no result: {failed[0].message}")

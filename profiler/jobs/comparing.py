@@ -109,9 +109,13 @@ class ComparisonRuns:
         return self.compared()
 
     def compared(self) -> Compared:
-        """Return the comparison of the runs that are done."""
+        """Return the comparison of the runs that are done, and why others gave no result."""
         paths = {switched: run.path for switched, run in self._runs.items() if run.path is not None}
-        return Compared(comparison=self.comparison, footprints={switched: self._read(path) for switched, path in paths.items()})
+        return Compared(
+            comparison=self.comparison,
+            footprints={switched: self._read(path) for switched, path in paths.items()},
+            failures={switched: run.message for switched, run in self._runs.items() if run.state is RunState.FAILED},
+        )
 
     def cancel(self, keeping: ComparisonRuns | None = None) -> None:
         """End what this owner had started and start nothing more; what is done stays.

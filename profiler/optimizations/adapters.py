@@ -186,7 +186,10 @@ def adapted(model: nn.Module, config: Any) -> nn.Module:
         SpecError: peft finds no layers to adapt.
     """
     from peft import get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
+    if hasattr(config, "fan_in_fan_out"):
+        config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())  # how GPT-2 lays its weights out
     try:
         changed: nn.Module = get_peft_model(model, config)
     except ValueError as error:

@@ -7,7 +7,7 @@ Equal runs are planned once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -101,6 +101,8 @@ class Compared:
 
     comparison: Comparison
     footprints: Mapping[Switched, Footprint]
+    failures: Mapping[Switched, str] = field(default_factory=dict)
+    """Why runs gave no result."""
 
     @cached_property
     def savings(self) -> tuple[Saving, ...]:
@@ -165,7 +167,7 @@ class Compared:
                 for item in self.interactions
             ],
             "explanations": self.explanations(),
-            "refused": {name_of(switched): reason for switched, reason in self.comparison.refusals().items()},
+            "refused": {name_of(switched): reason for switched, reason in {**self.comparison.refusals(), **self.failures}.items()},
         }
 
     def _run_json(self, switched: Switched) -> dict[str, Any]:
