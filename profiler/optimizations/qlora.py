@@ -53,7 +53,7 @@ class QLora(FineTuning):
 
             model = load_in_4_bits(model, device, double_quant=bool(options["double_quant"]))
             prepare_for_training(model)
-            if device.type == "cuda":
+            if device != torch.device("cpu"):
                 torch.cuda.empty_cache()  # as peft does from 0.20 on
             return model
 
