@@ -19,8 +19,7 @@ def panel(compared: Compared) -> None:
 
 def _draw(compared: Compared) -> None:
     comparison = compared.comparison
-    together = comparison.toggles if comparison.together else ()
-    runs: dict[str, Switched] = {name_of(switched): switched for switched in dict.fromkeys([together, *comparison.jobs()])}
+    runs: dict[str, Switched] = {name_of(switched): switched for switched in dict.fromkeys([comparison.asked, *comparison.jobs()])}
     run_column, tool_column = st.columns([3, 2])
     with run_column:
         name = str(st.selectbox("Run as code", list(runs), **session.linked("code_of", list(runs))))

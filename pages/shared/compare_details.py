@@ -50,7 +50,7 @@ def downloads(compared: Compared, budget_bytes: int | None) -> None:
 def _report(compared: Compared, budget_bytes: int | None) -> str:
     """Return the report with the run of all toggles as code."""
     comparison = compared.comparison
-    programs = export_job(comparison.job(comparison.toggles if comparison.together else ()))
+    programs = export_job(comparison.job(comparison.asked))
     return report_html(
         compared, budget_bytes=budget_bytes, code={f"As code: {program.tool}": program.text for program in programs if program.text}
     )

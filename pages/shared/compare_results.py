@@ -136,10 +136,8 @@ def _how(compared: Compared) -> str:
 
 
 def _in_order(compared: Compared) -> Named:
-    comparison = compared.comparison
-    prefixes: list[Switched] = [comparison.toggles[: num + 1] for num in range(len(comparison.toggles))] if comparison.together else []
     names: dict[Switched, str] = {(): BASELINE}
-    for prefix in prefixes:  # "+ NAME" is said of a run only where the one before it is above it
+    for prefix in compared.comparison.steps:  # "+ NAME" is said of a run only where the one before it is above it
         names[prefix] = f"+ {prefix[-1]}" if prefix[:-1] in compared.footprints else _name(compared, prefix)
     return _present(compared, names)
 

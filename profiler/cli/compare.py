@@ -112,7 +112,7 @@ def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
         manager.close()
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)
-    needed = {(), *((comparison.toggles[: num + 1] for num in range(len(comparison.toggles))) if comparison.together else ())}
+    needed = ((), *comparison.steps)
     failed = [run for run in runs.runs.values() if run.switched in needed and run.state is not RunState.DONE]
     if failed:
         kind = SpecError if any(run.status and run.status.refused for run in failed) else JobFailed
@@ -137,8 +137,7 @@ def _write_report(path: Path, compared: Compared, budget_bytes: int | None) -> N
 
 def _exceeded(compared: Compared, limits: dict[str, int]) -> list[str]:
     """Return what to say of each limit that the run with all toggles is above."""
-    comparison = compared.comparison
-    footprint = compared.footprints[comparison.toggles if comparison.together else ()]
+    footprint = compared.footprints[compared.comparison.asked]
     found = []
     for name, limit in limits.items():
         needed = footprint.peak_bytes if name == "baseline" else footprint.reserved_bytes or footprint.peak_bytes

@@ -103,7 +103,7 @@ class ComparisonRuns:
     def advance(self) -> Compared:
         """Look at what runs, submit what has room, and return what is known so far."""
         self.look()
-        asked = [run for switched, run in self._runs.items() if switched in ((), self.comparison.toggles)]
+        asked = [run for switched, run in self._runs.items() if switched in ((), self.comparison.asked)]
         runs = [run for run in asked if not run.ended] or self._runs.values()  # what was asked for has the machine to itself
         waiting = [run.switched for run in runs if run.state is None]
         for switched in waiting[: max(_SUBMITTED_AT_ONCE - len(self._running()), 0)]:

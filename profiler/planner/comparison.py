@@ -7,6 +7,7 @@ Equal runs are planned once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -54,6 +55,16 @@ class Comparison:
         possible = [toggle for toggle in members if _refusal(baseline, (toggle,)) is None]
         return cls(baseline=baseline, toggles=tuple(possible[:MAX_TOGGLES]), together=False)
 
+    @property
+    def asked(self) -> Switched:
+        """The run that was asked for: all toggles together; the baseline where they are only tried alone."""
+        return self.toggles if self.together else ()
+
+    @property
+    def steps(self) -> tuple[Switched, ...]:
+        """The runs of the waterfall, each with one toggle more; none where toggles are only tried alone."""
+        return tuple(self.asked[: num + 1] for num in range(len(self.asked)))
+
     def jobs(self) -> dict[Switched, Job]:
         """Return every run's toggles and validated job, in the order in which they are wanted first.
 
@@ -63,11 +74,11 @@ class Comparison:
         Raises:
             SpecError: the baseline or the waterfall is not possible.
         """
-        wanted = dict.fromkeys([(), *([self.toggles, *self._prefixes()] if self.together else [])])
-        jobs = {switched: self.job(switched) for switched in wanted}
+        jobs = {switched: self.job(switched) for switched in dict.fromkeys(((), self.asked, *self.steps))}
         for switched in self._optional():
-            if switched not in jobs and _refusal(self.baseline, switched) is None:
-                jobs[switched] = self.job(switched)
+            if switched not in jobs:
+                with suppress(SpecError):
+                    jobs[switched] = self.job(switched)
         return jobs
 
     def job(self, switched: Switched) -> Job:
@@ -82,9 +93,6 @@ class Comparison:
         """Return why runs are left out."""
         found = ((switched, _refusal(self.baseline, switched)) for switched in self._optional())
         return {switched: reason for switched, reason in found if reason is not None}
-
-    def _prefixes(self) -> list[Switched]:
-        return [self.toggles[: num + 1] for num in range(len(self.toggles))]
 
     def _optional(self) -> list[Switched]:
         alone: list[Switched] = [(toggle,) for toggle in self.toggles]
@@ -113,11 +121,11 @@ class Compared:
         if not self.comparison.together:
             return tuple(saving for toggle in self.comparison.toggles if (saving := self.alone(toggle)) is not None)
         steps = []
-        for num, toggle in enumerate(self.comparison.toggles):
-            footprint = self.footprints.get(self.comparison.toggles[: num + 1])
+        for switched in self.comparison.steps:
+            footprint = self.footprints.get(switched)
             if footprint is None:
                 break
-            steps.append((str(toggle), footprint))
+            steps.append((str(switched[-1]), footprint))
         return waterfall(baseline, steps)
 
     def alone(self, toggle: Toggle) -> Saving | None:

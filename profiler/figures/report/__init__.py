@@ -84,8 +84,7 @@ def _template() -> Template:
 def _shown(compared: Compared) -> dict[Switched, Footprint]:
     """Return the runs of the chart: the baseline and each prefix of the waterfall, or each toggle alone."""
     comparison = compared.comparison
-    prefixes: list[Switched] = [comparison.toggles[: num + 1] for num in range(len(comparison.toggles))]
-    wanted = prefixes if comparison.together else [(toggle,) for toggle in comparison.toggles]
+    wanted = comparison.steps or tuple((toggle,) for toggle in comparison.toggles)
     return {switched: compared.footprints[switched] for switched in ((), *wanted) if switched in compared.footprints}
 
 
