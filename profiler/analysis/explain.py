@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from profiler.analysis.categories import CATEGORY_CODES, PHASE_CODES, PHASES
+from profiler.analysis.categories import CATEGORY_CODES
 from profiler.analysis.columns import Array
 from profiler.analysis.timeline import Instant, Timeline
 from profiler.recording import Category, Phase
@@ -30,7 +30,7 @@ def explain(timeline: Timeline) -> list[str]:
         _peak_sentence(timeline, peak),
         _largest_block_sentence(timeline, peak),
         _floor_sentence(timeline, counted),
-        _next_phase_sentence(timeline, peak, counted),
+        _next_phase_sentence(timeline, peak),
         _growth_sentence(timeline, counted),
         _unknown_sentence(timeline, peak),
     ]
@@ -91,14 +91,10 @@ def _floor_sentence(timeline: Timeline, counted: Array) -> str:
     )
 
 
-def _next_phase_sentence(timeline: Timeline, peak: Instant, counted: Array) -> str:
+def _next_phase_sentence(timeline: Timeline, peak: Instant) -> str:
     """Say how far below the peak the next highest phase is: no saving in the peak's phase alone goes below that."""
-    phase, total = timeline.blocks.event_phase[counted], timeline.total[counted]
-    others = {
-        p: int(total[phase == PHASE_CODES[p]].max())
-        for p in PHASES
-        if p not in (peak.phase, Phase.OTHER) and (phase == PHASE_CODES[p]).any()
-    }
+    events = timeline.phase_peak_events
+    others = {phase: int(timeline.total[event]) for phase, event in events.items() if phase not in (peak.phase, Phase.OTHER)}
     if peak.phase is Phase.OTHER or not others:
         return ""
     name, reached = max(others.items(), key=lambda item: item[1])

@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-
 from profiler.analysis.blocks import Lane
-from profiler.analysis.categories import PHASE_CODES, PHASES
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Category, Phase, Provenance, Recording
@@ -81,7 +78,7 @@ class Footprint:
             provenance=metadata.provenance,
             peak=_level(timeline, timeline.peak_event),
             peak_step=int(timeline.blocks.event_step[timeline.peak_event]) if timeline.num_events else -1,
-            phases=_phase_peaks(timeline),
+            phases={phase: _level(timeline, event) for phase, event in timeline.phase_peak_events.items()},
             reserved_bytes=peak_reserved_bytes(recording, timeline.lane),
             host_bytes=_host_bytes(recording, timeline),
             cpu_seconds=Spread.of(repeat.get("cpu_seconds")),
@@ -134,17 +131,6 @@ def _level(timeline: Timeline, event: int) -> Level:
     instant, categories = timeline.at(event), timeline.categories_at(event)
     assert sum(categories.values()) == instant.allocated_bytes, "categories must sum to what is allocated"
     return Level(instant.phase, instant.allocated_bytes, categories)
-
-
-def _phase_peaks(timeline: Timeline) -> dict[Phase, Level]:
-    counted = timeline.counted_events
-    phase, total = timeline.blocks.event_phase[counted], timeline.total[counted]
-    found = {}
-    for name in PHASES:
-        events = counted[phase == PHASE_CODES[name]]
-        if len(events):
-            found[name] = _level(timeline, int(events[np.argmax(total[phase == PHASE_CODES[name]])]))
-    return found
 
 
 def _host_bytes(recording: Recording, timeline: Timeline) -> int:

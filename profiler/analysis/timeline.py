@@ -13,7 +13,7 @@ from typing import Literal, Self
 import numpy as np
 
 from profiler.analysis.blocks import Blocks, Lane
-from profiler.analysis.categories import CATEGORIES
+from profiler.analysis.categories import CATEGORIES, PHASE_CODES, PHASES
 from profiler.analysis.columns import Array
 from profiler.analysis.intervals import Interval, read_intervals
 from profiler.analysis.reduction import num_bins, pick_extremes
@@ -118,6 +118,17 @@ class Timeline:
     def peak_bytes(self) -> int:
         """Allocated bytes at `peak_event`; 0 without events."""
         return int(self.total[self.peak_event]) if self.num_events else 0
+
+    @cached_property
+    def phase_peak_events(self) -> dict[Phase, int]:
+        """For each phase of `counted_events`, the first of its events at which allocated is highest."""
+        phase = self.blocks.event_phase[self.counted_events]
+        found = {}
+        for name in PHASES:
+            events = self.counted_events[phase == PHASE_CODES[name]]
+            if len(events):
+                found[name] = int(events[np.argmax(self.total[events])])
+        return found
 
     def at(self, event: int) -> Instant:
         """Return the state right after ``event``; one out of range is moved to the nearest end.
