@@ -38,6 +38,8 @@ class Quality:
     """Mean cross entropy in nats per unit: byte, token or document."""
     accuracy: float
     """Share of targets that the largest logit names."""
+    bleu: float | None = None
+    """0 to 100, of what a model that translates says by itself; None for all others."""
 
     @property
     def perplexity(self) -> float:
@@ -116,7 +118,7 @@ class Result:
         for size, prefix in ((self.size, ""), (self.baseline_size, "baseline_")):
             row |= {prefix + name: value for name, value in asdict(size).items()}
         for quality, prefix in ((self.quality, ""), (self.baseline_quality, "baseline_")):
-            row |= {f"{prefix}loss": quality.loss, f"{prefix}perplexity": quality.perplexity, f"{prefix}accuracy": quality.accuracy}
+            row |= {prefix + name: getattr(quality, name) for name in ("loss", "perplexity", "accuracy", "bleu")}
         for name in ("unit", "agreement", "divergence", "seconds", "baseline_seconds", "conversion_peak_bytes", "conversion_seconds"):
             row[name] = getattr(self, name)
         return row | {"exact_file": self.exact_file, "notes": list(self.notes), "model_hash": self.model_hash}
