@@ -11,7 +11,7 @@ from pages.shared import components, session
 from profiler.compression.base import to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
-from profiler.errors import SpecError
+from profiler.errors import HeadroomError, SpecError
 from profiler.jobs.experiments import ExperimentStatus, result_key
 from profiler.jobs.run import RunState
 from profiler.units import format_bytes, format_duration_us
@@ -77,7 +77,7 @@ def start(experiments: Sequence[Experiment], *, fresh: bool = False) -> None:
     for experiment in experiments:
         try:
             runs.append(session.experiments().submit(experiment, fresh=fresh).run_id)
-        except SpecError as error:
+        except HeadroomError as error:
             refused.append(str(error))
     session.remember(_RUNS, runs)
     session.remember(_REFUSED, refused)

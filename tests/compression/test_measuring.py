@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -259,6 +260,22 @@ def test_a_missing_package_is_named_before_anything_runs(monkeypatch: pytest.Mon
         Experiments(command=WORKER).submit(Experiment.of("tiny", ("int8-weight-only",)))
 
 
+def test_without_a_package_a_result_has_a_key_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = result_key(Experiment.of("smollm2", ("ans",)))
+    monkeypatch.setattr("importlib.metadata.version", _not_installed)
+
+    assert result_key(Experiment.of("smollm2", ("ans",))) != here
+
+
+def test_a_model_whose_weights_are_missing_is_told_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("profiler.compression.lab.recipes.FOLDER", tmp_path)
+
+    assert main(["compress", "--model", "lab", "--technique", "bfloat16"]) == 2
+    assert f"headroom: The lab's model 'lab' needs {tmp_path / 'lab.safetensors'}: No such file" in capsys.readouterr().err
+
+
 def test_another_seed_model_or_technique_is_another_result() -> None:
     keys = {result_key(Experiment.of(model, stages, seed=seed)) for model in "ab" for stages in ((), ("zstd",)) for seed in (0, 1)}
 
@@ -293,6 +310,10 @@ def test_the_list_names_every_technique_with_its_options_and_what_to_install(cap
 def test_a_technique_that_is_not_known_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compress", "--technique", "magic"]) == 2
     assert "Unknown technique 'magic'" in capsys.readouterr().err
+
+
+def _not_installed(name: str) -> str:
+    raise metadata.PackageNotFoundError(name)
 
 
 def _until(experiments: Experiments, run_id: str, state: RunState) -> ExperimentStatus:

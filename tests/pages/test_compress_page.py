@@ -16,6 +16,7 @@ from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.promises import PROMISES
 from profiler.compression.result import LayerFacts, Result
+from profiler.errors import FormatError
 from profiler.jobs.experiments import Experiments, result_key
 from tests.compression.results import result
 from tests.pages.conftest import Open, texts
@@ -156,6 +157,20 @@ def test_what_cannot_be_measured_says_why(opened: Open) -> None:
     waited(app.button(key="compress_measure").click().run())
 
     assert "refused · bfloat16: This model is not here. Take another." in app.error[0].value
+
+
+@pytest.mark.parametrize("view", ["Pipeline", "Promises", "Break-even", "Target"])
+def test_a_model_whose_weights_are_damaged_is_told_in_one_sentence(opened: Open, monkeypatch: pytest.MonkeyPatch, view: str) -> None:
+    def damaged() -> str:
+        raise FormatError("weights is damaged. Install Headroom again.")
+
+    monkeypatch.setattr(lab, "MODELS", {MODEL: replace(lab.MODELS[MODEL], fingerprint=damaged)})
+    app = opened("compress", model=MODEL, stages="bfloat16", view=view)
+    if view == "Target":
+        app.button(key="target_measure_1").click().run()
+
+    assert [error.value for error in app.error] == ["weights is damaged. Install Headroom again."]
+    assert not app.exception
 
 
 def test_a_run_is_cancelled(opened: Open) -> None:

@@ -6,9 +6,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING
 
+from profiler.compression.base import installed_version
 from profiler.compression.lab.recipes import RECIPES
 from profiler.errors import unknown_name
 
@@ -25,7 +25,7 @@ class LabModel:
     explanation: str
     """One paragraph: what it is, on what it was trained, what it is good for showing."""
     fingerprint: Callable[[], str]
-    """A digest of its weights, found without loading them."""
+    """A digest of its weights, found without loading them; raises a HeadroomError where they are missing or damaged."""
     code: str
     """``module:function`` below ``profiler.compression.lab``, which returns the task."""
     needs: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class LabModel:
 
 def _version(package: str) -> str:
     """Return the version of the package that weights come with, which decides them."""
-    return f"{package} {metadata.version(package)}"
+    return f"{package} {installed_version(package)}"
 
 
 _OWN = (

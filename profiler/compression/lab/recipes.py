@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from profiler.errors import FormatError, StorageError
 
 FOLDER = Path(__file__).with_name("data")
 
@@ -34,15 +35,52 @@ class Recipe:
         """The file that says what training gave."""
         return FOLDER / f"{self.name}.json"
 
-    @cached_property
+    @property
     def outcome(self) -> dict[str, Any]:
-        """What the report says: ``loss``, ``accuracy``, ``first_losses``, ``num_parameters``, ``corpus_sha256``, ``versions``."""
-        outcome: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+        """What the report says: ``loss``, ``accuracy``, ``first_losses``, ``num_parameters``, ``corpus_sha256``, ``versions``.
+
+        Raises:
+            StorageError: it is missing.
+            FormatError: it is damaged.
+        """
+        text = self._read(self.report)
+        try:
+            outcome = json.loads(text)
+        except ValueError:
+            outcome = None
+        if not isinstance(outcome, dict):
+            raise FormatError(f"{self.report} is damaged: it holds no JSON object. {self._way_out}")
         return outcome
 
+    def digest(self) -> str:
+        """Return a digest of the weights that are there.
+
+        Raises:
+            StorageError: they are missing.
+        """
+        return sha256(self._read(self.weights)).hexdigest()[:16]
+
     def fingerprint(self) -> str:
-        """Return a digest of the shipped weights."""
-        return sha256(self.weights.read_bytes()).hexdigest()[:16]
+        """Return a digest of the shipped weights.
+
+        Raises:
+            StorageError: they or their report are missing.
+            FormatError: they are not the ones that their report tells of.
+        """
+        digest = self.digest()
+        if self.outcome.get("weights_sha256") != digest:
+            raise FormatError(f"{self.weights} is damaged: it does not hold the weights that {self.report.name} tells of. {self._way_out}")
+        return digest
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"The lab's model {self.name!r} needs {path}: {error.strerror}. {self._way_out}") from error
+
+    @property
+    def _way_out(self) -> str:
+        return f"Install Headroom again, or train the model again: python -m profiler.compression.lab.train {self.name}."
 
 
 RECIPES: Mapping[str, Recipe] = {

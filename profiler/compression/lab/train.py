@@ -72,7 +72,7 @@ def make(recipe: Recipe) -> dict[str, Any]:
         "first_losses": [round(loss, 6) for loss in losses[:NUM_FIRST_LOSSES]],
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "cpu_seconds": round(seconds),
-        "weights_sha256": recipe.fingerprint(),
+        "weights_sha256": recipe.digest(),
         "corpus_sha256": corpus.digest(),
         "versions": library_versions(),
     }
