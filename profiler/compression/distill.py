@@ -15,9 +15,8 @@ from profiler.compression.task import Batch
 
 
 def distill(subject: Subject, steps: int, lr: float, temperature: float, weight: float) -> None:
-    """Put a trained student in the model's place; ``control_loss`` is of the same student trained on the data alone."""
+    """Put a trained student in the model's place; its control is the same student, trained on the data alone."""
     task, teacher = subject.task, subject.model
-    held_out = task.held_out()
 
     def taught(logits: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -27,13 +26,14 @@ def distill(subject: Subject, steps: int, lr: float, temperature: float, weight:
     def tell(offset: float) -> Callable[[str, float], None]:
         return lambda phase, share: subject.tell(phase, offset + share / 2)
 
-    control = task.smaller(subject.seed)
-    train(task, control, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.0))
-    subject.extra["control_loss"] = evaluate(partial(task.logits, control), held_out).loss
-    del control
+    def control() -> float:
+        untaught = task.smaller(subject.seed)
+        train(task, untaught, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.5))
+        return evaluate(partial(task.logits, untaught), task.held_out()).loss
+
     student = task.smaller(subject.seed)
-    train(task, student, steps=steps, lr=lr, seed=subject.seed, loss=taught, tell=tell(0.5))
-    subject.model = student
+    train(task, student, steps=steps, lr=lr, seed=subject.seed, loss=taught, tell=tell(0.0))
+    subject.model, subject.control = student, control
     subject.note_changed(1, "student")
 
 

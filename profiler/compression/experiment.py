@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -81,6 +81,12 @@ class Experiment:
     def techniques(self) -> tuple[Technique, ...]:
         """The technique of each stage."""
         return tuple(technique(stage.name) for stage in self.stages)
+
+    @property
+    def controls(self) -> dict[str, Experiment]:
+        """Of each training that follows another technique, the experiment that trains the untouched model in the same way."""
+        stages = zip(self.stages[1:], self.techniques[1:], strict=True)
+        return {str(stage): replace(self, stages=(stage,), by_layer=False) for stage, item in stages if item.kind is Kind.TRAINING}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; stages as their texts."""

@@ -19,16 +19,19 @@ _MAX_GRADIENT_NORM = 1.0
 
 
 def recover(subject: Subject, steps: int, lr: float) -> None:
-    """Train the subject's model, zeros of pruning kept, and a copy of the untouched model in the same way: ``control_loss``."""
+    """Train the subject's model, zeros of pruning kept; its control is the untouched model, trained in the same way."""
     masked = {name: mask for name, mask in subject.masks.items() if name in dict(subject.model.named_parameters())}
 
     def tell(offset: float) -> Callable[[str, float], None]:
         return lambda phase, share: subject.tell(phase, offset + share / 2)
 
+    def control() -> float:
+        untouched = subject.task.build()
+        train(subject.task, untouched, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.5))
+        return evaluate(partial(subject.task.logits, untouched), subject.task.held_out()).loss
+
     train(subject.task, subject.model, steps=steps, lr=lr, seed=subject.seed, masks=masked, tell=tell(0.0))
-    control = subject.task.build()
-    train(subject.task, control, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.5))
-    subject.extra["control_loss"] = evaluate(partial(subject.task.logits, control), subject.task.held_out()).loss
+    subject.control = control
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

@@ -12,10 +12,11 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -57,7 +58,13 @@ class _Baseline:
     counts: list[int]
 
 
-def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share: None, keep: Path | None = None) -> Result:
+def measure(
+    experiment: Experiment,
+    task: Task,
+    tell: Tell = lambda phase, share: None,
+    keep: Path | None = None,
+    controls: Mapping[str, float] = MappingProxyType({}),
+) -> Result:
     """Return what an experiment finds. Meant for a process that does nothing else: the resident set is the process's.
 
     Args:
@@ -65,6 +72,7 @@ def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share
         task: the model of that name.
         tell: called as it goes; what it raises ends the work.
         keep: where the file of the compressed model goes; None: nowhere.
+        controls: losses of `Experiment.controls` that are known, by the stage; they are not trained again.
     """
     torch.set_num_threads(1)
     torch.manual_seed(experiment.seed)
@@ -75,7 +83,7 @@ def measure(experiment: Experiment, task: Task, tell: Tell = lambda phase, share
         start = resident_bytes()
         subject = Subject(task=task, model=task.build(), seed=experiment.seed, folder=folder)
         baseline = _baseline(subject, start)
-        stages = tuple(_applied(subject, experiment, index, start, tell) for index in range(len(experiment.stages)))
+        stages = tuple(_applied(subject, experiment, index, start, tell, controls) for index in range(len(experiment.stages)))
         tell("measuring", _BASELINE_SHARE + _STAGES_SHARE)
         result = _result(experiment, subject, baseline, stages, start)
         if experiment.by_layer:
@@ -120,17 +128,20 @@ def model_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _applied(subject: Subject, experiment: Experiment, index: int, start: int, tell: Tell) -> StageFacts:
+def _applied(subject: Subject, experiment: Experiment, index: int, start: int, tell: Tell, controls: Mapping[str, float]) -> StageFacts:
     stage, technique = experiment.stages[index], experiment.techniques[index]
     first = _BASELINE_SHARE + _STAGES_SHARE * index / len(experiment.stages)
     subject.tell = lambda phase, share: tell(f"{technique.name}: {phase}", first + _STAGES_SHARE * share / len(experiment.stages))
     subject.tell("starting", 0.0)
-    subject.extra = {}
+    subject.extra, subject.control = {}, None
     resident_bytes()
     began = time.process_time()
     with ResidentPeak() as peak:
         technique.apply(subject, technique.read_options(dict(stage.options)))
     seconds = time.process_time() - began
+    if subject.control is not None:
+        known = controls.get(str(stage))
+        subject.extra["control_loss"] = subject.control() if known is None else known
     path = subject.folder / "stage"
     counted = subject.file.write(subject.model, path)
     return StageFacts(

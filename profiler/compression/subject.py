@@ -41,6 +41,8 @@ class Subject:
     """Sentences for the user."""
     extra: dict[str, float] = field(default_factory=dict)
     """What the technique at work counted; keys say their unit."""
+    control: Callable[[], float] | None = None
+    """Trains what the technique at work is to be judged beside and returns its loss; called when the technique itself was measured."""
     tell: Callable[[str, float], None] = _silent
     """Called with a phase and the share of it that is done, 0 to 1; what it raises ends the work."""
 

@@ -1,7 +1,7 @@
 """The worker of one experiment of the compression lab: ``python -m profiler.jobs.experiment_worker FOLDER``.
 
-It reads ``experiment.json``, replaces ``progress.json`` as it goes, and ends with ``answer.json``: the result, or why there is none. The
-compressed model's file is left beside it as ``weights``.
+It reads ``experiment.json``, and ``controls.json`` with what is known of its controls, replaces ``progress.json`` as it goes, and ends with
+``answer.json``: the result, or why there is none. The compressed model's file is left beside it as ``weights``.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ def _measured(folder: Path, load: Callable[[str], Task] | None) -> dict[str, Any
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.simplefilter("ignore")  # what libraries say about their own future is not about the experiment
     experiment = Experiment.from_json(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
+    controls: dict[str, float] = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
     from profiler.compression.measure import measure
 
-    return measure(experiment, (load or lab.load)(experiment.model), _Teller(folder), keep=folder / "weights").to_json()
+    task = (load or lab.load)(experiment.model)
+    return measure(experiment, task, _Teller(folder), folder / "weights", controls).to_json()
 
 
 class _Teller:

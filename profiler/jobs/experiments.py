@@ -158,6 +158,10 @@ class Experiments:
 
     def _work(self, run: _Run, folder: Path) -> None:
         (folder / "experiment.json").write_text(json.dumps(run.experiment.to_json()), encoding="utf-8")
+        controls = {
+            stage: known.quality.loss for stage, one in run.experiment.controls.items() if (known := self.store.find(result_key(one)))
+        }
+        (folder / "controls.json").write_text(json.dumps(controls), encoding="utf-8")
         began = time.monotonic()
         process = WorkerProcess.start([*self._command, str(folder)], folder / "stderr.txt")
         try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from profiler.compression.measure import measure, model_hash
 from profiler.compression.quality import agreement, evaluate
 from profiler.compression.resident import ResidentPeak, resident_bytes
 from profiler.compression.result import Quality, Result, ResultStore, Size
+from profiler.compression.subject import Subject
 from profiler.compression.task import Batch
 from profiler.errors import JobFailed, SpecError
 from profiler.jobs.experiments import Experiments, ExperimentStatus, measure_in_worker, result_key
@@ -72,6 +74,35 @@ def test_each_matrix_alone_is_told_where_that_is_asked_for() -> None:
     assert all(layer.loss != found.baseline_quality.loss for layer in found.layers)
     assert len({layer.loss for layer in found.layers}) == 14
     assert Result.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_the_control_of_fine_tuning_is_fine_tuning_alone_and_is_not_trained_again_where_its_loss_is_known(home: Path) -> None:
+    both = Experiment.of("tiny", ("prune", "fine-tune:steps=3"), seed=2)
+    alone = both.controls["fine-tune:steps=3"]
+
+    trained = measure(both, TinyTask()).stages[1].extra["control_loss"]
+
+    assert alone == Experiment.of("tiny", ("fine-tune:steps=3",), seed=2)
+    assert measure_in_worker(alone, command=WORKER).quality.loss == trained
+    known = measure(both, TinyTask(), controls={"fine-tune:steps=3": 7.0})
+    assert known.stages[1].extra["control_loss"] == 7.0
+    results, loss = ResultStore(), 6.5
+    kept = results.find(result_key(alone))
+    assert kept
+    results.add(result_key(alone), replace(kept, quality=replace(kept.quality, loss=loss)))
+    assert measure_in_worker(both, command=WORKER).stages[1].extra["control_loss"] == loss
+
+
+def test_what_a_control_takes_is_not_counted_as_the_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def technique(subject: Subject, **options: object) -> None:
+        del options
+        subject.control = lambda: float(torch.ones(32 * MIB // 4).sum() > 0) + 0.5
+
+    monkeypatch.setattr("profiler.compression.fine_tune.recover", technique)
+    stage = measure(Experiment.of("tiny", ("fine-tune",)), TinyTask()).stages[0]
+
+    assert stage.extra["control_loss"] == 1.5
+    assert stage.conversion_peak_bytes < 24 * MIB
 
 
 def test_no_technique_at_all_agrees_with_itself() -> None:
