@@ -139,7 +139,7 @@ def _applied(subject: Subject, experiment: Experiment, index: int, start: int, t
     with ResidentPeak() as peak:
         technique.apply(subject, technique.read_options(dict(stage.options)))
     seconds = time.process_time() - began
-    if subject.control is not None:
+    if subject.control is not None and (index or technique.kind is not Kind.TRAINING):  # fine-tuning alone is the control
         known = controls.get(str(stage))
         subject.extra["control_loss"] = subject.control() if known is None else known
     path = subject.folder / "stage"

@@ -84,6 +84,7 @@ def test_the_control_of_fine_tuning_is_fine_tuning_alone_and_is_not_trained_agai
 
     assert alone == Experiment.of("tiny", ("fine-tune:steps=3",), seed=2)
     assert measure_in_worker(alone, command=WORKER).quality.loss == trained
+    assert "control_loss" not in measure(alone, TinyTask()).stages[0].extra
     known = measure(both, TinyTask(), controls={"fine-tune:steps=3": 7.0})
     assert known.stages[1].extra["control_loss"] == 7.0
     results, loss = ResultStore(), 6.5
@@ -99,7 +100,7 @@ def test_what_a_control_takes_is_not_counted_as_the_conversions(monkeypatch: pyt
         subject.control = lambda: float(torch.ones(32 * MIB // 4).sum() > 0) + 0.5
 
     monkeypatch.setattr("profiler.compression.fine_tune.recover", technique)
-    stage = measure(Experiment.of("tiny", ("fine-tune",)), TinyTask()).stages[0]
+    stage = measure(Experiment.of("tiny", ("prune", "fine-tune")), TinyTask()).stages[1]
 
     assert stage.extra["control_loss"] == 1.5
     assert stage.conversion_peak_bytes < 24 * MIB
