@@ -27,6 +27,7 @@ CASES: tuple[tuple[str, ...], ...] = (
     ("float8-weight-only",),
     ("intx-weight-only:bits=4",),
     ("intx-weight-only:bits=2",),
+    ("int4-weight-only",),
     ("packed-int:bits=8",),
     ("packed-int:bits=4",),
     ("packed-int:bits=2,group=32",),

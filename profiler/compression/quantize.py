@@ -16,6 +16,8 @@ from profiler.compression.subject import Subject
 from profiler.optimizations.nf4 import Nf4Linear
 
 _WHAT = "linear layers, which this library quantizes"
+_INT4_OUTPUTS = 16
+"""The product of four-bit weights works on so many outputs at a time."""
 
 
 @contextmanager
@@ -64,6 +66,22 @@ def intx_weight_only(subject: Subject, bits: str, group: str) -> None:
 
     config = IntxWeightOnlyConfig(weight_dtype=getattr(torch, f"int{bits}"), granularity=PerGroup(int(group)))
     _torchao(subject, config, group=int(group))
+
+
+def int4_weight_only(subject: Subject, group: str, dtype: str) -> None:
+    """Pack weights into four bits for torch's own product of such weights; layers that it does not take stay as they are.
+
+    Args:
+        subject: is changed.
+        group: weights that share a scale.
+        dtype: of all other numbers, scales among them.
+    """
+    from torchao.prototype.quantization.int4 import PrototypeInt4WeightOnlyConfig
+
+    subject.model.to(getattr(torch, dtype))
+    config = PrototypeInt4WeightOnlyConfig(group_size=int(group), set_inductor_config=False)
+    what = f"linear layers of a multiple of {_INT4_OUTPUTS} outputs and of {group} inputs"
+    _torchao(subject, config, group=int(group), outputs=_INT4_OUTPUTS, what=what)
 
 
 def packed(subject: Subject, bits: str, group: str) -> None:
@@ -146,16 +164,16 @@ class _Logits(nn.Module):
         return self._task.logits(self.model, inputs)
 
 
-def _torchao(subject: Subject, config: Any, group: int = 1) -> None:
+def _torchao(subject: Subject, config: Any, *, group: int = 1, outputs: int = 1, what: str = _WHAT) -> None:
     with _quietly():
         from torchao.quantization import quantize_
 
     untie(subject)
-    fitting = [layer for layer in subject.linears().values() if layer.in_features % group == 0]
+    fitting = [layer for layer in subject.linears().values() if layer.in_features % group == 0 and layer.out_features % outputs == 0]
     chosen = set(map(id, fitting))
     with _quietly():
         quantize_(subject.model, config, filter_fn=lambda module, name: id(module) in chosen)
-    subject.note_changed(len(fitting), _WHAT)
+    subject.note_changed(len(fitting), what)
 
 
 def _torch_ao(subject: Subject, dtype: torch.dtype) -> None:

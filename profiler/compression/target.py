@@ -107,6 +107,7 @@ _KNOWN: tuple[Expectation, ...] = (
     Expectation(stages=("int8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.05),
     Expectation(stages=("int8-dynamic",), memory=0.26, disk=0.27, loss_gain=0.002, time=1.0),
     Expectation(stages=("float8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.1),
+    Expectation(stages=("int4-weight-only",), memory=0.141, disk=0.147, loss_gain=0.01, time=1.0),
     Expectation(stages=("packed-int:bits=4",), memory=0.156, disk=0.165, loss_gain=0.005, time=1.1),
     Expectation(stages=("nf4",), memory=0.174, disk=0.18, loss_gain=0.002, time=1.2),
     Expectation(stages=("packed-int:bits=2,group=32",), memory=0.125, disk=0.132, loss_gain=0.08, time=1.1),

@@ -41,6 +41,10 @@ BY_HAND: dict[str, int] = {
     "float8-weight-only": LINEAR + LINEAR_ROWS * 4 + REST_WITHOUT_HEAD,
     "intx-weight-only:bits=4": LINEAR + LINEAR // 32 * (4 + 1) + REST_WITHOUT_HEAD,
     "intx-weight-only:bits=2": LINEAR + LINEAR // 32 * (4 + 1) + REST_WITHOUT_HEAD,
+    "int4-weight-only": LINEAR // 2 + LINEAR // 64 * 2 * 2 + REST_WITHOUT_HEAD // 2,
+    "int4-weight-only:dtype=float32,group=32": LINEAR // 2 + LINEAR // 32 * 2 * 4 + REST_WITHOUT_HEAD,
+    "int4-weight-only:dtype=float32,group=64": LINEAR // 2 + LINEAR // 64 * 2 * 4 + REST_WITHOUT_HEAD,
+    "int4-weight-only:dtype=float32,group=128": BASE,
     "packed-int:bits=8": LINEAR + LINEAR // 64 * 8 + REST_WITHOUT_HEAD,
     "packed-int:bits=4": LINEAR // 2 + LINEAR // 64 * 8 + REST_WITHOUT_HEAD,
     "packed-int:bits=2,group=32": LINEAR // 4 + LINEAR // 32 * 8 + REST_WITHOUT_HEAD,
@@ -146,6 +150,15 @@ def test_a_technique_that_finds_nothing_to_do_says_so(tmp_path: Path) -> None:
     subject = subject_after("prune-structured", tmp_path, RecurrentTask())
 
     assert subject.notes == ["0 layers changed: this model has no feed-forward layers of a known kind."]
+
+
+def test_torchaos_four_bits_leave_layers_alone_that_its_product_does_not_take(tmp_path: Path) -> None:
+    subject = subject_after("int4-weight-only:dtype=float32,group=32", tmp_path, ClassifierTask())
+    packed = 2 * (4 * 32 * 32 + 2 * 32 * 64) + 32 * 32
+    """Of the blocks and the pooler; the classifier has four outputs."""
+
+    assert held_bytes(subject.model) == held_bytes(ClassifierTask().build()) - 4 * packed + packed // 2 + packed // 32 * 8
+    assert subject.notes == ["13 layers changed: linear layers of a multiple of 16 outputs and of 32 inputs."]
 
 
 def test_layers_of_an_lstm_are_matrices_too(tmp_path: Path) -> None:
