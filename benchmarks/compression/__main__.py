@@ -1,0 +1,104 @@
+"""What each technique gives on a model of the lab, with several seeds and their spread.
+
+    python -m benchmarks.compression [--model NAME] [--seeds N] [--workers N] [--kept] [--json] [--markdown FILE]
+
+Each experiment runs in a process of its own on one thread; results are kept in the run store, so a benchmark can go on. Bytes, and the
+losses of techniques that train nothing, do not depend on the seed. Times are processor seconds beside the untouched model's, in turns.
+``--kept`` measures nothing: it takes the newest result of each experiment on the same weights, whichever version of Headroom measured it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.compression.cases import cases, seeds_of
+from benchmarks.compression.rows import Row
+from profiler.compression.experiment import Experiment
+from profiler.compression.result import Result, ResultStore
+from profiler.devices import this_machine
+from profiler.errors import HeadroomError
+from profiler.jobs.experiments import measure_in_worker
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the page where one is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compression", description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print the rows as one JSON value")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the page of results")
+    parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
+    parser.add_argument("--seeds", type=int, default=5, help="of what is trained (default: 5)")
+    parser.add_argument("--workers", type=int, default=2, help="experiments at a time (default: 2)")
+    parser.add_argument("--kept", action="store_true", help="measure nothing: take what the store has")
+    options = parser.parse_args(arguments)
+    groups = [seeds_of(experiment, options.seeds) for experiment in cases(options.model)]
+    measured = _kept(options.model) if options.kept else _measured(groups, options.workers)
+    results = [[measured[one] for one in group if one in measured] for group in groups]
+    rows = [Row.of(found) for found in results if found]
+    print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else _text(rows))
+    if options.markdown:
+        _write(options.markdown, rows, [result for found in results for result in found])
+    return 0
+
+
+def _measured(groups: Sequence[Sequence[Experiment]], num_workers: int) -> dict[Experiment, Result]:
+    """Return what each experiment gives; those that fail are told and left out. Controls come first, as they are listed."""
+    experiments = [one for group in groups for one in group]
+    with ThreadPoolExecutor(num_workers) as pool:
+        found = dict(zip(experiments, pool.map(_measure, experiments), strict=True))
+    return {one: result for one, result in found.items() if result is not None}
+
+
+def _measure(experiment: Experiment) -> Result | None:
+    try:
+        result = measure_in_worker(experiment)
+    except HeadroomError as error:
+        print(f"{experiment.title}: {error}", file=sys.stderr)
+        return None
+    print(f"{experiment.title}: loss {result.quality.loss:.4f}", file=sys.stderr, flush=True)
+    return result
+
+
+def _kept(model: str) -> dict[Experiment, Result]:
+    found: dict[Experiment, Result] = {}
+    for result in ResultStore().list():
+        if result.experiment.model == model:
+            found.setdefault(result.experiment, result)
+    return found
+
+
+def _text(rows: Sequence[Row]) -> str:
+    return "\n".join(_lines(rows))
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    yield f"{'held':>6} {'file':>6} {'loss':>9} {'lowest..highest':>18} {'control':>9} {'time':>6} {'peak':>6}  technique"
+    for row in rows:
+        loss, control = row.loss_gain, row.control_gain
+        spread = f"{loss.low:+.4f}..{loss.high:+.4f}" if row.num_seeds > 1 else ""
+        told = f"{control.mean:+.4f}" if control else ""
+        yield (
+            f"{row.held:>6.3f} {row.file:>6.3f} {loss.mean:>+9.4f} {spread:>18} {told:>9} {row.time.mean:>6.2f} {row.conversion_peak:>6.1f}"
+            f"  {row.technique}"
+        )
+
+
+def _write(path: Path, rows: Sequence[Row], results: Sequence[Result]) -> None:
+    """Write the page; counting the trial's bytes takes some seconds and torch."""
+    from benchmarks.compression.page import page
+    from benchmarks.compression.trial import figures
+
+    machine, versions = this_machine(), results[0].versions
+    surroundings = {"one thread of": machine.cpu} | {
+        name: versions[name] for name in ("torch", "torchao", "transformers") if name in versions
+    }
+    path.write_text(page(rows, figures(), surroundings), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""What is measured: the default lab, and around it those amounts, orders and repairs that make a difference visible."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from profiler.compression.base import Kind
+from profiler.compression.default_lab import default_lab
+from profiler.compression.experiment import Experiment
+
+SWEEPS: tuple[tuple[str, ...], ...] = (
+    ("intx-weight-only:bits=2",),
+    ("packed-int:bits=8",),
+    ("packed-int:bits=2,group=32",),
+    ("packed-int:bits=1,group=32",),
+    *((f"prune-global:amount={share}",) for share in (0.3, 0.5, 0.7, 0.8, 0.9)),
+    *((f"prune-global:amount={share}", "fine-tune") for share in (0.5, 0.7, 0.8, 0.9)),
+    ("prune-2-4", "fine-tune", "store-2-4"),
+    ("prune-structured:amount=0.5",),
+    ("prune-structured:amount=0.5", "fine-tune"),
+    *((f"low-rank:rank={rank}",) for rank in (16, 32, 64)),
+    ("low-rank:rank=32", "fine-tune"),
+    ("layer-drop", "fine-tune"),
+    ("bfloat16", "ans"),
+    *((f"k-means:bits={bits}", "ans") for bits in (8, 5, 4, 3)),
+)
+
+
+def cases(model: str) -> list[Experiment]:
+    """Return the experiments with the first seed, controls before what they are the control of."""
+    found = [*default_lab(model), *(Experiment.of(model, stages) for stages in SWEEPS)]
+    return list(dict.fromkeys(found))
+
+
+def seeds_of(experiment: Experiment, num_seeds: int) -> list[Experiment]:
+    """Return an experiment with each seed, or alone where the seed changes nothing, since nothing is trained."""
+    trained = any(item.first or item.kind is Kind.TRAINING for item in experiment.techniques)
+    return [replace(experiment, seed=seed) for seed in range(num_seeds)] if trained else [experiment]

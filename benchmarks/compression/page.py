@@ -1,0 +1,150 @@
+"""Rows and the trial's bytes -> the page `docs/compression-results.md`: tables, and sentences that they support."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from benchmarks.compression.rows import Row, Spread
+from benchmarks.compression.trial import TOLERANCE, Figure, counted
+from profiler.units import format_bytes
+
+COMMAND = "python -m benchmarks.compression"
+_SMALL_LOSS = 0.01
+_NEAR = 0.005
+"""Shares of bytes that are told apart."""
+
+
+def page(rows: Sequence[Row], figures: Sequence[Figure], surroundings: Mapping[str, str]) -> str:
+    """Return the whole page.
+
+    Args:
+        rows: what was measured on the lab's Llama.
+        figures: the trial's.
+        surroundings: what it was measured with: processor, versions, by name.
+    """
+    parts = [
+        "# What compression gives: the lab, measured",
+        f"Made by `{COMMAND} --markdown docs/compression-results.md`; never written by hand. "
+        "[How to read it and measure your own](how-to/compress-a-model.md).",
+        "Measured on " + ", ".join(f"{name} {value}" for name, value in surroundings.items()) + ".",
+        _ABOUT.format(num=max(row.num_seeds for row in rows)),
+        "## What the tables say",
+        "\n".join(f"- {sentence}" for sentence in conclusions(rows)),
+        "## Every technique",
+        table(_HEADS, map(_cells, rows)),
+        "## Bytes beside an earlier trial",
+        trial_summary(figures),
+        table(("technique", "bytes", "trial", "here", "difference"), map(_figure_cells, figures)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_ABOUT = """The model is the lab's Llama of bytes: 918,656 parameters, 3.50 MiB held, loss in nats per byte on 16 KiB of held-out text.
+Shares are of the untouched model's. Where something is trained there are {num} seeds, with their mean and, in brackets, the lowest and the
+highest; without training every seed gives the same model. Control: the untouched model trained in the same way, or for distillation the
+student without a teacher. Times are processor seconds of a forward pass on one thread, in turns with the untouched model's; two experiments
+ran at a time on a machine that others used, so trust them to some 15 %. Resident sets are exact to some 4 MiB, which is more than this
+model has: they show packed copies, no savings. Models this small forgive: what is free here may ruin a real one."""
+
+_HEADS = ("technique", "held", "file", "resident", "loss gained", "control", "time", "agreement", "conversion peak")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; all columns but the first are numbers."""
+    lines = [heads, ["---", *("---:" for _ in heads[1:])], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def conclusions(rows: Sequence[Row]) -> list[str]:
+    """Return what the rows support, a sentence each."""
+    return [*_best(rows), *_disk_only(rows), *_trained(rows), *_distilled(rows)]
+
+
+def trial_summary(figures: Sequence[Figure]) -> str:
+    """Return how many of the trial's figures come out again, and why those do not that do not."""
+    apart = [figure for figure in figures if abs(figure.deviation()) > TOLERANCE]
+    farthest = max((figure for figure in figures if figure not in apart), key=lambda figure: abs(figure.deviation()))
+    said = "".join(f" {reason[0].upper()}{reason[1:]}." for reason in dict.fromkeys(figure.why for figure in apart))
+    return (
+        "A trial before this project counted the same on a model of this shape that it had trained itself; its losses, of one seed, are not"
+        f" repeated. Of its {len(figures)} figures {len(figures) - len(apart)} come out within {TOLERANCE:.0%}, the farthest"
+        f" {farthest.deviation():+.1%}; {len(apart)} are farther below.{said}"
+    )
+
+
+def _best(rows: Sequence[Row]) -> Iterator[str]:
+    cheap = [row for row in rows if row.loss_gain.high < _SMALL_LOSS]
+    for what, share in (("in memory", "held"), ("on disk", "file")):
+        row = min(cheap, key=lambda row: getattr(row, share))
+        yield (
+            f"Smallest {what} of those that cost less than {_SMALL_LOSS} nats: `{row.technique}`, {getattr(row, share):.3f} of the bytes,"
+            f" loss {row.loss_gain.mean:+.4f}."
+        )
+
+
+def _disk_only(rows: Sequence[Row]) -> Iterator[str]:
+    idle = [row for row in rows if row.held > 1 - _NEAR]
+    larger = [row for row in idle if row.held > 1 + _NEAR]
+    small = [row for row in idle if row.file < 1 - _NEAR]
+    yield (
+        f"{len(idle)} of {len(rows)} hold no byte less in memory, {len(small)} of them save on disk all the same; larger than before are"
+        f" {_listed(larger)}."
+    )
+
+
+def _trained(rows: Sequence[Row]) -> Iterator[str]:
+    tuned = [row for row in rows if row.control_gain and " + fine-tune" in row.technique]
+    if not tuned:
+        return
+    apart = [row for row in tuned if row.control_gain and row.loss_gain.apart_from(row.control_gain)]
+    within = [row for row in tuned if row not in apart]
+    widest = max(tuned, key=lambda row: row.loss_gain.width)
+    control = tuned[0].control_gain
+    assert control is not None
+    yield (
+        f"Fine-tuning alone gives {_spread(control)}. Of {len(tuned)} techniques that are fine-tuned, {len(apart)} differ from that by more"
+        f" than the seeds do{f'; not so {_listed(within)}' if within else ''}. Seeds are farthest apart in `{widest.technique}`, by"
+        f" {widest.loss_gain.width:.4f} nats."
+    )
+    by_name = {row.technique: row for row in rows}
+    for row in tuned:
+        before = by_name.get(row.technique.removesuffix(" + fine-tune"))
+        if before is not None and before is not row:
+            yield f"Fine-tuning takes `{before.technique}` from {before.loss_gain.mean:+.4f} to {_spread(row.loss_gain)}."
+
+
+def _distilled(rows: Sequence[Row]) -> Iterator[str]:
+    for row in rows:
+        if row.technique.startswith("distill") and row.control_gain:
+            verdict = (
+                "differ by more than the seeds do" if row.loss_gain.apart_from(row.control_gain) else "are not told apart by the seeds"
+            )
+            yield f"`{row.technique}`: with a teacher {_spread(row.loss_gain)}, without {_spread(row.control_gain)}: the two {verdict}."
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        f"`{row.technique}`",
+        f"{row.held:.3f}",
+        f"{row.file:.3f}" + ("" if row.exact_file else " (not exact)"),
+        f"{format_bytes(row.resident_bytes)} of {format_bytes(row.baseline_resident_bytes)}",
+        _spread(row.loss_gain),
+        _spread(row.control_gain) if row.control_gain else "",
+        f"{row.time.mean:.2f}",
+        f"{row.agreement.mean:.1%}",
+        f"{row.conversion_peak:.1f}",
+    ]
+
+
+def _figure_cells(figure: Figure) -> list[str]:
+    here = counted(figure.stages)[figure.quantity]
+    return [f"`{' + '.join(figure.stages)}`", figure.quantity, f"{figure.share:.3f}", f"{here:.3f}", f"{figure.deviation():+.1%}"]
+
+
+def _spread(spread: Spread) -> str:
+    ends = f" ({spread.low:+.4f} to {spread.high:+.4f})" if spread.width else ""
+    return f"{spread.mean:+.4f}{ends}"
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    return ", ".join(f"`{row.technique}`" for row in rows) or "none"

@@ -1,0 +1,116 @@
+"""The published results: rows of several seeds, the page made of them, and the bytes of the earlier trial counted again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compression import __main__ as benchmark
+from benchmarks.compression.cases import cases, seeds_of
+from benchmarks.compression.page import conclusions
+from benchmarks.compression.rows import Row, Spread
+from benchmarks.compression.trial import CODED, FILE, HELD, TOLERANCE, WHILE_PRUNING, Figure, counted, figures
+from profiler.compression.base import Kind
+from profiler.compression.default_lab import default_lab
+from profiler.compression.experiment import Experiment
+from profiler.compression.result import Result, ResultStore
+from tests.compression.results import result
+
+QUICK = [
+    figure
+    for figure in figures()
+    if len(figure.stages) == 1 and figure.quantity in (HELD, WHILE_PRUNING) and "static-int8" not in figure.stages[0]
+]
+"""Without what has to be exported, clustered or coded, which takes seconds: the slow test has those."""
+
+
+def seeds(*losses: float, control: float | None = None) -> list[Result]:
+    extra = {} if control is None else {"control_loss": control}
+    return [result("prune-global", "fine-tune", loss=loss, **extra) for loss in losses]
+
+
+def test_a_row_says_the_shares_of_bytes_and_the_spread_of_what_seeds_change() -> None:
+    row = Row.of(seeds(1.5, 1.6, 1.4, control=1.35))
+
+    assert (row.held, row.file, row.num_seeds) == (0.5, 0.6, 3)
+    assert row.loss_gain == Spread(pytest.approx(0.1), pytest.approx(0.0), pytest.approx(0.2))
+    assert row.control_gain == Spread(pytest.approx(-0.05), pytest.approx(-0.05), pytest.approx(-0.05))
+    assert row.time.width == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"), [((1.0, 2.0), (2.5, 3.0), True), ((1.0, 2.0), (2.0, 3.0), False), ((5.0, 6.0), (1.0, 4.0), True)]
+)
+def test_ranges_are_apart_only_where_they_share_nothing(one: tuple[float, float], other: tuple[float, float], *, apart: bool) -> None:
+    ranges = [Spread((low + high) / 2, low, high) for low, high in (one, other)]
+
+    assert ranges[0].apart_from(ranges[1]) is ranges[1].apart_from(ranges[0]) is apart
+
+
+def test_what_the_seeds_do_not_tell_apart_is_said_so() -> None:
+    within, apart = Row.of(seeds(1.30, 1.40, control=1.35)), Row.of(seeds(1.90, 1.95, control=1.35))
+    cheap = Row.of([result("bfloat16", loss=1.4)])
+
+    (first,) = [text for text in conclusions([cheap, within]) if text.startswith("Fine-tuning alone")]
+    (second,) = [text for text in conclusions([cheap, apart]) if text.startswith("Fine-tuning alone")]
+
+    assert "Of 1 techniques that are fine-tuned, 0 differ" in first
+    assert "Of 1 techniques that are fine-tuned, 1 differ" in second
+
+
+def test_everything_in_the_default_lab_is_measured_and_only_what_is_trained_with_several_seeds() -> None:
+    found = cases("lab")
+
+    assert set(default_lab("lab")) <= set(found)
+    for experiment in found:
+        trained = any(item.kind is Kind.TRAINING or item.name == "distill" for item in experiment.techniques)
+        assert [one.seed for one in seeds_of(experiment, 3)] == ([0, 1, 2] if trained else [0])
+
+
+def test_what_was_kept_is_printed_and_written_without_measuring(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.compression.trial.figures", lambda: (Figure(stages=("bfloat16",), quantity=HELD, share=0.5),))
+    store = ResultStore()
+    for seed, loss in enumerate((1.5, 1.7)):
+        one = result("prune-global", "fine-tune", loss=loss, control_loss=1.3)
+        store.add(f"key{seed}", replace(one, experiment=Experiment.of("lab", ("prune-global", "fine-tune"), seed=seed)))
+    store.add("other", result("bfloat16"))
+
+    assert benchmark.main(["--kept", "--json", "--markdown", str(home / "page.md")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert benchmark.main(["--kept"]) == 0
+
+    by_name = {row["technique"]: row for row in rows}
+    assert by_name["prune-global + fine-tune"]["num_seeds"] == 2
+    assert by_name["prune-global + fine-tune"]["loss_gain"] == {
+        "mean": pytest.approx(0.2),
+        "low": pytest.approx(0.1),
+        "high": pytest.approx(0.3),
+    }
+    assert "prune-global + fine-tune" in capsys.readouterr().out
+    assert "| `bfloat16` | held in memory | 0.500 | 0.500 |" in (home / "page.md").read_text()
+
+
+@pytest.mark.parametrize("figure", QUICK, ids=lambda figure: f"{figure.stages[0]}-{figure.quantity}")
+def test_bytes_in_memory_of_the_trial_come_out_again(figure: Figure) -> None:
+    assert figure.deviation() == pytest.approx(0, abs=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_every_figure_of_the_trial_comes_out_again_or_smaller_for_a_reason() -> None:
+    assert not [(figure, counted(figure.stages)) for figure in figures() if not figure.agrees]
+    assert all(
+        figure.quantity in (FILE, CODED) or "fixed" in figure.quantity for figure in figures() if abs(figure.deviation()) > TOLERANCE
+    )
+
+
+def test_a_figure_farther_off_than_allowed_agrees_only_below_and_with_a_reason() -> None:
+    below, above = 0.6, 0.4
+
+    assert not Figure(stages=("bfloat16",), quantity=HELD, share=below).agrees
+    assert Figure(stages=("bfloat16",), quantity=HELD, share=below, why="known").agrees
+    assert not Figure(stages=("bfloat16",), quantity=HELD, share=above, why="known").agrees
