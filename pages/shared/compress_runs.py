@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -12,7 +13,8 @@ from profiler.compression.base import to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
 from profiler.errors import HeadroomError, SpecError
-from profiler.jobs.experiments import ExperimentStatus, result_key
+from profiler.jobs.experiments import asked_of, result_key
+from profiler.jobs.lab_runs import Asked, LabStatus
 from profiler.jobs.run import RunState
 from profiler.units import format_bytes, format_duration_us
 
@@ -52,31 +54,31 @@ def busy() -> bool:
     return bool(_going())
 
 
-def offer(experiments: Sequence[Experiment], *, label: str = "Measure", key: str = "compress_measure") -> None:
+def offer(asked: Sequence[Experiment | Asked[Any]], *, label: str = "Measure", key: str = "compress_measure") -> None:
     """Draw the button that measures what is not in the store yet; where nothing is missing, the one that measures again.
 
     Args:
-        experiments: what to do, in order.
+        asked: what to measure, in order.
         label: of the button.
         key: of its widget.
     """
-    unknown = [experiment for experiment in experiments if find(experiment) is None]
+    unknown = [one for one in asked if _question(one).find() is None]
     running = busy()
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if unknown:
             st.button(label, type="primary", on_click=partial(start, unknown), disabled=running, key=key)
-            counted = f"{len(unknown)} experiments, one after the other, each" if len(unknown) > 1 else "One experiment,"
+            counted = f"{len(unknown)} experiments, one after the other, each" if len(unknown) > 1 else "One measurement,"
             st.caption(f"{counted} in a process of its own, on one thread. What is done is kept.")
         else:
-            st.button("Measure again", type="tertiary", on_click=partial(start, experiments, fresh=True), disabled=running, key=key)
+            st.button("Measure again", type="tertiary", on_click=partial(start, asked, fresh=True), disabled=running, key=key)
 
 
-def start(experiments: Sequence[Experiment], *, fresh: bool = False) -> None:
-    """Submit experiments; what is refused is said by `progress`."""
+def start(asked: Sequence[Experiment | Asked[Any]], *, fresh: bool = False) -> None:
+    """Have what is asked measured; what is refused is said by `progress`."""
     runs, refused = [], []
-    for experiment in experiments:
+    for one in asked:
         try:
-            runs.append(session.experiments().submit(experiment, fresh=fresh).run_id)
+            runs.append(session.experiments().ask(_question(one), fresh=fresh).run_id)
         except HeadroomError as error:
             refused.append(str(error))
     session.remember(_RUNS, runs)
@@ -104,7 +106,11 @@ def progress() -> None:
         st.info("Cancelled. What was done until then is kept and shown.")
 
 
-def _statuses() -> list[ExperimentStatus]:
+def _question(one: Experiment | Asked[Any]) -> Asked[Any]:
+    return asked_of(one, session.experiments().store) if isinstance(one, Experiment) else one
+
+
+def _statuses() -> list[LabStatus[Any]]:
     """Return where this session's runs stand; those that the server no longer knows are left out."""
     found = []
     for run_id in session.recall(_RUNS, []):
@@ -115,11 +121,11 @@ def _statuses() -> list[ExperimentStatus]:
     return found
 
 
-def _going() -> list[ExperimentStatus]:
+def _going() -> list[LabStatus[Any]]:
     return [status for status in _statuses() if not status.state.final]
 
 
-def _draw(statuses: Sequence[ExperimentStatus]) -> None:
+def _draw(statuses: Sequence[LabStatus[Any]]) -> None:
     num_ended = sum(status.state.final for status in statuses)
     now = next((status for status in statuses if status.state is RunState.RUNNING), None)
     share = (num_ended + (now.share if now else 0.0)) / len(statuses)
@@ -128,7 +134,7 @@ def _draw(statuses: Sequence[ExperimentStatus]) -> None:
         text = f"{counted}Waiting for its turn: one experiment at a time."
     else:
         seconds, memory = format_duration_us(now.seconds * 1e6), format_bytes(now.rss_bytes)
-        text = f"{counted}{now.experiment.title}: {now.phase or 'starting'}, {seconds}, {memory} resident"
+        text = f"{counted}{now.title}: {now.phase or 'starting'}, {seconds}, {memory} resident"
     st.progress(min(share, 1.0), text=text.replace("*", r"\*"))
     st.button("Cancel", on_click=_cancel, key="compress_cancel")
 
@@ -138,7 +144,7 @@ def _cancel() -> None:
         session.experiments().cancel(status.run_id)
 
 
-def _failure(status: ExperimentStatus) -> str:
+def _failure(status: LabStatus[Any]) -> str:
     if status.state is not RunState.FAILED:
         return ""
-    return f"{status.experiment.title}: {status.message or 'the experiment left no words.'}"
+    return f"{status.title}: {status.message or 'the experiment left no words.'}"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import components, session
+from pages.shared import components, compress_runs, session
 from profiler.compression.base import to_install
 from profiler.compression.text_forms import NEEDS
 from profiler.figures.text_forms import forms_table, gradients_table
-from profiler.jobs.text import text_facts, text_is_measured
+from profiler.jobs.facts import text_asked
 
 
 def draw(model: str) -> None:
     """Draw the forms of the lab's documents; they are the same for every model."""
     del model
-    home = session.store().home
     st.markdown(
         "Most words are not in most documents, so counts of words are mostly zeros, and a sparse format is far below its break-even. A"
         " dense vector of a few numbers a document may be smaller or larger, and needs a table of word vectors besides."
@@ -22,11 +21,11 @@ def draw(model: str) -> None:
     if missing := to_install(NEEDS):
         st.info(missing)
         return
-    if not text_is_measured(home) and not st.button("Measure text", type="primary", key="compress_text"):
-        st.caption("Some seconds, in a process of its own, on one thread. What is found is kept.")
+    asked = text_asked(session.store().home)
+    compress_runs.offer([asked], label="Measure text", key="compress_text")
+    facts = asked.find()
+    if facts is None:
         return
-    with st.spinner("Measuring text"):
-        facts = text_facts(home)
     documents = facts.forms[0]
     components.table(forms_table(facts), key="text_forms", alt="Forms of the documents with their bytes and accuracy", height="content")
     st.caption(

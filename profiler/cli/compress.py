@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from typing import Any
 
+from profiler.cli import lab_facts
 from profiler.cli.command import DONE, Commands, add_command, print_json, require
 from profiler.compression import lab
 from profiler.compression.experiment import Experiment
+from profiler.compression.products import Products
 from profiler.compression.registry import PIPELINES, TECHNIQUES
 from profiler.compression.result import Result
-from profiler.compression.text_forms import TextFacts
-from profiler.jobs.experiments import ExperimentStatus, measure_in_worker
-from profiler.jobs.text import text_facts
+from profiler.jobs.experiments import measure_in_worker
+from profiler.jobs.facts import products_asked, text_asked
+from profiler.jobs.lab_runs import Asked, Found, LabRuns, LabStatus, answered
 from profiler.units import exact_bytes, format_bytes, format_duration_us
 
 
@@ -23,6 +24,13 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "compress", _run, "measure what a technique makes of a model's bytes, time and quality")
     parser.add_argument("--list", action="store_true", help="list models, techniques and pipelines; measure nothing")
     parser.add_argument("--text", action="store_true", help="measure documents as sparse counts and as dense vectors instead of a model")
+    parser.add_argument(
+        "--break-even", action="store_true", help="tell from how many zeros on sparse formats take fewer bytes and less time than dense"
+    )
+    shape = Products()
+    for name, what in (("rows", "of the matrix"), ("columns", "of the matrix"), ("inputs", "vectors it is multiplied with at once")):
+        default = getattr(shape, name)
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"with --break-even: {what} (default: {default})")
     parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
     parser.add_argument(
         "--technique", action="append", default=[], metavar="NAME[:key=value,...]", help="repeat it for several, in their order"
@@ -38,15 +46,18 @@ def _run(options: argparse.Namespace) -> int:
         _print_list(options.json)
         return DONE
     if options.text:
-        require("torch", "compress")
-        _print_text(text_facts(), options.json)
+        lab_facts.print_text(_found(text_asked(), options.fresh), options.json)
+        return DONE
+    if options.break_even:
+        products = Products(rows=options.rows, columns=options.columns, inputs=options.inputs)
+        times = _found(products_asked(products), options.fresh)
+        lab_facts.print_break_even(products, times, options.json)
         return DONE
     experiment = Experiment.of(options.model, tuple(options.technique), options.amount, options.seed, by_layer=options.by_layer)
     for library in ("torch", "transformers"):
         require(library, "compress")
     result = measure_in_worker(experiment, fresh=options.fresh, progress=_tell)
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    _clear()
     if options.json:
         data = result.to_json()
         print_json(result.facts() | {name: data[name] for name in ("stages", "layers", "versions")})
@@ -55,7 +66,19 @@ def _run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _tell(status: ExperimentStatus) -> None:
+def _found(asked: Asked[Found], fresh: bool) -> Found:
+    require("torch", "compress")
+    found = answered(LabRuns(), asked, fresh=fresh, progress=_tell)
+    _clear()
+    return found
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _tell(status: LabStatus[Any]) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{status.state} · {status.share:.0%} · {status.phase}", end="", file=sys.stderr, flush=True)
 
@@ -80,22 +103,6 @@ def _print(result: Result) -> None:
         print(f"  {layer.name} alone: loss {layer.loss:.4f}, {layer.loss - before.loss:+.4f}")
     for note in result.notes:
         print(f"Note: {note}")
-
-
-def _print_text(facts: TextFacts, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(facts))
-        return
-    print(f"{'Documents':<50} {'Held':>10} {'As dense':>10} {'File':>10} {'Table':>10} {'Zeros':>6} {'Right':>6}  [measured]")
-    for form in facts.forms:
-        sizes = [format_bytes(size) for size in (form.held_bytes, form.dense_bytes, form.file_bytes, form.table_bytes)]
-        print(f"{form.label:<50} {' '.join(f'{size:>10}' for size in sizes)} {form.zero_share:>6.1%} {form.accuracy:>6.1%}")
-    print(f"{'One step of training word vectors':<50} {'Gradient':>10} {'State':>10} {'Table':>10}")
-    for step in facts.gradients:
-        sizes = [format_bytes(size) for size in (step.gradient_bytes, step.state_bytes, step.table_bytes)]
-        print(f"{step.label:<50} {' '.join(f'{size:>10}' for size in sizes)}")
-    for sentence in facts.missing:
-        print(f"Note: {sentence}")
 
 
 def _print_list(as_json: bool) -> None:

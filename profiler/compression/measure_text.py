@@ -1,16 +1,13 @@
-"""The lab's documents -> their bytes and worth as sparse counts and as dense vectors: ``python -m profiler.compression.measure_text``.
+"""The lab's documents -> their bytes and worth as sparse counts and as dense vectors, a `TextFacts`.
 
-Prints one JSON object, a `TextFacts`. Documents are the pieces that the lab's classifier tells apart; every form is judged by the same
+Documents are the pieces that the lab's classifier tells apart; every form is judged by the same
 linear classifier, trained on the training documents and asked about those held out. Everything random has a seed.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -36,8 +33,11 @@ Features = tuple[Any, Any, int]
 """Training documents, held-out ones, and the bytes of the table that made them."""
 
 
-def measure_text() -> TextFacts:
+def measure_text(tell: Callable[[str, float], None] = lambda phase, share: None) -> TextFacts:
     """Return what each form of the documents takes and is worth, and what a step of training word vectors takes.
+
+    Args:
+        tell: called with the form at work and how much of the whole is done, 0 to 1; what it raises ends the work.
 
     Raises:
         CaptureUnavailable: scikit-learn is not installed.
@@ -46,17 +46,21 @@ def measure_text() -> TextFacts:
         raise CaptureUnavailable(sentence)
     torch.set_num_threads(1)
     training, held_out = pieces(corpus.training()), pieces(corpus.held_out())
+    tell("counting words", 0.0)
     counts = _counts(training, held_out)
-    forms = [
-        form("counts", "Bag of words, CSR as CountVectorizer makes it", counts, training, held_out),
-        form("counts-uint8", "Bag of words, CSR with counts in a byte", _in_a_byte(counts), training, held_out),
-        form("lsa", f"Dense: truncated SVD to {DIMENSIONS}", _reduced(counts), training, held_out),
-        form("learned", f"Dense: mean of learned word vectors of {DIMENSIONS}", _learned(counts, training), training, held_out),
-    ]
     missing = to_install(("gensim",))
+    ways: dict[tuple[str, str], Callable[[], Features]] = {
+        ("counts", "Bag of words, CSR as CountVectorizer makes it"): lambda: counts,
+        ("counts-uint8", "Bag of words, CSR with counts in a byte"): lambda: _in_a_byte(counts),
+        ("lsa", f"Dense: truncated SVD to {DIMENSIONS}"): lambda: _reduced(counts),
+        ("learned", f"Dense: mean of learned word vectors of {DIMENSIONS}"): lambda: _learned(counts, training),
+    }
     if not missing:
-        vectors = _word_vectors(training, held_out)
-        forms.append(form("word2vec", f"Dense: mean of word2vec vectors of {DIMENSIONS}", vectors, training, held_out))
+        ways["word2vec", f"Dense: mean of word2vec vectors of {DIMENSIONS}"] = lambda: _word_vectors(training, held_out)
+    forms: list[TextForm] = []
+    for (name, label), make in ways.items():
+        tell(label, len(forms) / len(ways))
+        forms.append(form(name, label, make(), training, held_out))
     words = _bags(counts[0])[:_BATCH]
     return TextFacts(forms=tuple(forms), gradients=tuple(gradients(words, counts[0].shape[1])), missing=(missing,) if missing else ())
 
@@ -207,13 +211,3 @@ def _file_bytes(matrix: Any) -> int:
 
             save_npz(path, matrix, compressed=False)
         return path.stat().st_size
-
-
-def main() -> int:
-    """Measure and print."""
-    json.dump(asdict(measure_text()), sys.stdout)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

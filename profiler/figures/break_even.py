@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from profiler.compression.products import FORMATS as TIMED
+from profiler.compression.products import ProductTime, break_even_in_time, times_of
 from profiler.compression.result import Result
 from profiler.compression.sparse_formats import FORMATS, Matrix, break_even
 from profiler.figures.axes import base_layout, empty_figure
@@ -77,28 +80,59 @@ def break_even_figure(measured: Sequence[Stored], *, rows: int, columns: int, it
         text = f"{format_.label}: %{{y:.3f}} with %{{x:.0%}} zeros<extra></extra>"
         figure.add_scatter(x=_SHARES, y=sizes, name=format_.label, mode="lines", line=_line(name, colors), hovertemplate=text)
     for name in dict.fromkeys(one.format for one in measured):
-        figure.add_trace(_measured(name, [one for one in measured if one.format == name], "held_ratio", colors, mode="markers"))
+        figure.add_trace(_measured(name, [one for one in measured if one.format == name], "held_ratio", colors))
     return figure
 
 
-def break_even_time_figure(measured: Sequence[Stored], *, theme: ThemeName = "light") -> go.Figure:
-    """Return a line a format through the measured times of a forward pass, as shares of the dense model's."""
+def break_even_time_figure(times: Sequence[ProductTime], measured: Sequence[Stored] = (), *, theme: ThemeName = "light") -> go.Figure:
+    """Return a line a format through the times of products, as shares of the dense one's over the share of zeros.
+
+    Args:
+        times: of products with one matrix.
+        measured: whole models, as points.
+        theme: ``light`` or ``dark``.
+    """
     colors = theme_named(theme)
-    if not measured:
-        return empty_figure(colors, _EMPTY_HEIGHT, "No sparse format was measured on this model yet.")
+    if not times and not measured:
+        return empty_figure(colors, _EMPTY_HEIGHT, "No product with a matrix of this shape was measured yet.")
     figure = _ratios("Processor time, as a share of dense", colors)
+    for name in TIMED if times else ():
+        rows = times_of(times, name)
+        label = FORMATS[name].label
+        figure.add_scatter(
+            x=[row.zeros for row in rows],
+            y=[row.ratio for row in rows],
+            name=label,
+            mode="lines+markers",
+            line=_line(name, colors),
+            marker={"size": 5},
+            hovertemplate=f"{label}: %{{y:.2f}} of dense with %{{x:.0%}} zeros<extra></extra>",
+        )
     for name in dict.fromkeys(one.format for one in measured):
-        figure.add_trace(_measured(name, [one for one in measured if one.format == name], "time_ratio", colors, mode="lines+markers"))
-    figure.update_yaxes(range=None, rangemode="tozero")
+        figure.add_trace(_measured(name, [one for one in measured if one.format == name], "time_ratio", colors))
+    ticks = [tick for power in range(-3, 4) for tick in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)]
+    figure.update_yaxes(type="log", range=None, tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return figure
 
 
-def break_even_table(rows: int, columns: int, itemsize: int = 4) -> pd.DataFrame:
-    """Return one row a format: format, formula, break_even_share of zeros (empty: never), bytes at 50, 70 and 90 % zeros, runs."""
+def break_even_table(rows: int, columns: int, itemsize: int = 4, times: Sequence[ProductTime] = ()) -> pd.DataFrame:
+    """Return one row a format.
+
+    Columns: format, smaller_from_share of zeros (empty: never), faster_from_share (measured; empty: at none that was measured), formula,
+    bytes at 50, 70 and 90 % zeros, runs.
+
+    Args:
+        rows: of the matrix.
+        columns: of it.
+        itemsize: bytes of a number.
+        times: of products with it, where they were measured.
+    """
     table = []
     for name, format_ in FORMATS.items():
-        share = break_even(format_, rows, columns, itemsize)
-        row = {"format": format_.label, "formula": format_.formula, "break_even_share": share}
+        row: dict[str, Any] = {"format": format_.label, "smaller_from_share": break_even(format_, rows, columns, itemsize)}
+        if times:
+            row["faster_from_share"] = break_even_in_time(times, name)
+        row["formula"] = format_.formula
         row |= {f"at {zeros:.0%} zeros": round(_ratio(name, zeros, rows, columns, itemsize), 3) for zeros in (0.5, 0.7, 0.9)}
         table.append(row | {"runs": format_.runs})
     return pd.DataFrame(table)
@@ -120,15 +154,14 @@ def _ratios(title: str, theme: Theme) -> go.Figure:
     return figure
 
 
-def _measured(name: str, points: Sequence[Stored], attribute: str, theme: Theme, *, mode: str) -> go.Scatter:
+def _measured(name: str, points: Sequence[Stored], attribute: str, theme: Theme) -> go.Scatter:
     line, symbol = _line(name, theme), _SYMBOLS[_style(name, theme)]
     return go.Scatter(
         name=f"{FORMATS[name].label}, measured",
         x=[one.zero_share for one in points],
         y=[getattr(one, attribute) for one in points],
-        mode=mode,
-        showlegend=mode != "markers",  # the line of the format has the same colour, and its name already
-        line=line,
+        mode="markers",
+        showlegend=False,  # the line of the format has the same colour, and its name already
         marker={"size": 9, "symbol": symbol, "color": line["color"], "line": {"color": theme.background, "width": 1}},
         hovertemplate=f"{FORMATS[name].label}, measured: %{{y:.3f}} with %{{x:.0%}} zeros<extra></extra>",
     )

@@ -230,10 +230,10 @@ def test_a_target_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_what_pages_read_of_the_lab_loads_no_torch() -> None:
-    modules = "experiment registry result sparse_formats promises target lab"
+    modules = "experiment registry result sparse_formats products promises target lab"
     code = f"""
 import sys
-import profiler.jobs.experiments, profiler.cli
+import profiler.jobs.experiments, profiler.jobs.facts, profiler.cli
 for name in {modules.split()!r}:
     __import__('profiler.compression.' + name)
 from profiler.compression.registry import TECHNIQUES

@@ -28,7 +28,8 @@ from profiler.compression.result import Quality, Result, ResultStore, Size
 from profiler.compression.subject import Subject
 from profiler.compression.task import Batch
 from profiler.errors import JobFailed, SpecError
-from profiler.jobs.experiments import Experiments, ExperimentStatus, measure_in_worker, result_key
+from profiler.jobs.experiments import Experiments, measure_in_worker, result_key
+from profiler.jobs.lab_runs import LabStatus
 from profiler.jobs.run import Limits, RunState
 from profiler.units import MIB
 from tests.compression.results import result
@@ -209,7 +210,7 @@ def test_where_one_way_to_count_is_blind_a_note_says_so(size: Size, baseline: in
 
 
 def test_a_worker_measures_and_the_store_answers_the_second_time(home: Path) -> None:
-    experiment, told = Experiment.of("tiny", ("prune", "store-bitmask", "zstd")), list[ExperimentStatus]()
+    experiment, told = Experiment.of("tiny", ("prune", "store-bitmask", "zstd")), list[LabStatus[Result]]()
 
     found = measure_in_worker(experiment, command=WORKER, progress=told.append)
 
@@ -219,7 +220,7 @@ def test_a_worker_measures_and_the_store_answers_the_second_time(home: Path) -> 
     again = Experiments(command=("never",)).submit(experiment)
     assert again.from_store
     assert again.result == found
-    assert ResultStore().weights_path(again.key).stat().st_size == found.size.file_bytes
+    assert ResultStore().weights_path(result_key(experiment)).stat().st_size == found.size.file_bytes
 
 
 @pytest.mark.parametrize(
@@ -348,7 +349,7 @@ def _not_installed(name: str) -> str:
     raise metadata.PackageNotFoundError(name)
 
 
-def _until(experiments: Experiments, run_id: str, state: RunState) -> ExperimentStatus:
+def _until(experiments: Experiments, run_id: str, state: RunState) -> LabStatus[Result]:
     end = time.monotonic() + 60
     while (status := experiments.status(run_id)).state is not state:
         assert time.monotonic() < end, status

@@ -16,11 +16,14 @@ from profiler.compression.lab.chapters import CHAPTERS, NUM_WORDS, Piece, pieces
 from profiler.compression.measure_text import array_bytes, form, gradients
 from profiler.compression.text_forms import GradientForm, TextFacts, TextForm, sparse_gradient_bytes
 from profiler.errors import CaptureUnavailable, JobFailed
-from profiler.jobs import text
-from profiler.jobs.text import text_facts, text_is_measured
+from profiler.jobs import facts
+from profiler.jobs.facts import text_asked
+from profiler.jobs.lab_runs import LabRuns, answered
+from tests.conftest import ROOT
 
 DOCUMENTS = [Piece((b"a", b"b", b"a"), 0), Piece((b"c",), 1), Piece((b"b", b"c", b"d"), 1)]
 """Counts: [2 1 0 0], [0 0 1 0], [0 1 1 1]: 6 numbers that are not zero, of 12."""
+WORKER = (sys.executable, "-m", "tests.compression.fake_lab_worker")
 FACTS = TextFacts(
     forms=(
         TextForm(
@@ -42,12 +45,11 @@ FACTS = TextFacts(
 
 
 @pytest.fixture
-def _scikit_learn_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "to_install", lambda needs: None)
-
-
-def printing(facts: TextFacts) -> tuple[str, ...]:
-    return (sys.executable, "-c", f"print({json.dumps(asdict(facts))!r})")
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of what the worker says instead of measuring."""
+    monkeypatch.setenv("HEADROOM_TEST_ANSWER", str(tmp_path / "said.json"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return tmp_path / "said.json"
 
 
 def test_pieces_are_whole_of_one_chapter_and_none_is_on_both_sides() -> None:
@@ -100,33 +102,35 @@ def test_a_sparse_gradient_is_small_and_the_state_of_its_optimizer_is_not() -> N
     assert sparse.state_bytes == coalesced.state_bytes == 2 * 10 * 4 * 4
 
 
-@pytest.mark.usefixtures("_scikit_learn_is_here")
-def test_facts_are_measured_once_and_read_the_second_time(home: Path) -> None:
-    assert not text_is_measured(home)
+def test_facts_are_measured_once_and_read_the_second_time(home: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "to_install", lambda needs: None)
+    said.write_text(json.dumps({"result": asdict(FACTS)}))
+    assert text_asked(home).find() is None
 
-    assert text_facts(home, command=printing(FACTS)) == FACTS
+    assert answered(LabRuns(command=WORKER), text_asked(home)) == FACTS
 
-    assert text_is_measured(home)
-    assert text_facts(home, command=("never",)) == FACTS
+    assert answered(LabRuns(command=("never",)), text_asked(home)) == FACTS
 
 
-@pytest.mark.usefixtures("_scikit_learn_is_here")
-def test_a_worker_that_says_something_else_is_told(home: Path) -> None:
-    with pytest.raises(JobFailed, match="The forms of text could not be measured: the worker printed something else"):
-        text_facts(home, command=(sys.executable, "-c", "print({})"))
+def test_a_worker_that_says_something_else_is_told(home: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "to_install", lambda needs: None)
+    said.write_text('{"result": {}}')
+
+    with pytest.raises(JobFailed, match="The forms of text could not be measured: the worker said something else"):
+        answered(LabRuns(command=WORKER), text_asked(home))
 
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("profiler.compression.base.importlib.util.find_spec", lambda name: None)
 
     with pytest.raises(CaptureUnavailable, match="Install scikit-learn to measure this: pip install scikit-learn"):
-        text_facts()
+        answered(LabRuns(command=WORKER), text_asked())
 
 
 @pytest.mark.slow
 def test_on_the_lab_s_documents_counts_are_sparse_and_every_form_tells_more_than_chance(home: Path) -> None:
     pytest.importorskip("sklearn")
-    facts = text_facts(home)
+    facts = answered(LabRuns(), text_asked(home))
     found = {one.name: one for one in facts.forms}
 
     counts = found["counts"]

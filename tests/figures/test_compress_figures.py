@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.compression.products import ProductTime
 from profiler.compression.result import LayerFacts
 from profiler.compression.sparse_formats import FORMATS, break_even
 from profiler.compression.target import Goal, Target, candidates
@@ -96,7 +98,18 @@ def test_measured_models_are_points_in_bytes_and_a_line_in_time() -> None:
 
     assert [one.format for one in found] == ["bitmask", "csr-as-torch-makes-it", "csr-int32", "csr-int32"]
     assert drawn(break_even_figure(found, rows=8, columns=8), "CSR, 32-bit indices, measured") == [(0.5, 1.1), (0.9, 0.4)]
-    assert drawn(break_even_time_figure(found), "CSR, 32-bit indices, measured") == [(0.5, 3.0), (0.9, 0.8)]
+    assert drawn(break_even_time_figure([], found), "CSR, 32-bit indices, measured") == [(0.5, 3.0), (0.9, 0.8)]
+
+
+def test_times_of_products_are_a_line_a_format_and_the_table_says_from_where_on_each_is_faster() -> None:
+    pairs = ((0.9, 0.5), (0.0, 4.0), (0.8, 1.5))
+    times = [ProductTime(format="csr-int64", zeros=zeros, seconds=0.1, ratio=ratio) for zeros, ratio in pairs]
+
+    assert drawn(break_even_time_figure(times), "CSR, 64-bit indices") == [(0.0, 4.0), (0.8, 1.5), (0.9, 0.5)]
+    table = break_even_table(768, 768, times=times).set_index("format")
+    assert table["faster_from_share"]["CSR as to_sparse_csr leaves it"] == pytest.approx(0.85)
+    assert math.isnan(table["faster_from_share"]["Bitmask"])
+    assert "faster_from_share" not in break_even_table(768, 768)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -115,7 +128,7 @@ def test_lines_can_be_told_apart() -> None:
 def test_the_table_of_formats_has_their_break_even() -> None:
     table = break_even_table(768, 768).set_index("format")
 
-    assert table["break_even_share"]["CSR, 32-bit indices"] == pytest.approx(0.5, abs=0.001)
+    assert table["smaller_from_share"]["CSR, 32-bit indices"] == pytest.approx(0.5, abs=0.001)
     assert table["at 90% zeros"]["Bitmask"] == pytest.approx(0.1 + 1 / 32, abs=0.001)
 
 

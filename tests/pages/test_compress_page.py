@@ -244,10 +244,26 @@ def test_break_even_is_drawn_from_formulas_before_anything_was_measured(opened: 
     app = opened("compress", model=MODEL, view="Break-even")
     table = app.dataframe[0].value.set_index("format")
 
-    assert table["break_even_share"]["Bitmask"] == pytest.approx(1 / 32, abs=0.001)
+    assert table["smaller_from_share"]["Bitmask"] == pytest.approx(1 / 32, abs=0.001)
+    assert "faster_from_share" not in table
     assert "12 experiments" in texts(app)
     app.selectbox(key="linked_numbers").set_value("bfloat16").run()
-    assert app.dataframe[0].value.set_index("format")["break_even_share"]["Bitmask"] == pytest.approx(1 / 16, abs=0.001)
+    assert app.dataframe[0].value.set_index("format")["smaller_from_share"]["Bitmask"] == pytest.approx(1 / 16, abs=0.001)
+
+
+def test_products_of_the_chosen_shape_are_timed_and_the_table_says_from_where_on_a_format_is_faster(opened: Open) -> None:
+    app = opened("compress", model=MODEL, view="Break-even", rows="64", columns="64", inputs="4")
+
+    waited(app.button(key="compress_products").click().run())
+
+    assert not app.error
+    assert buttons(app)["compress_products"] == "Measure again"
+    assert "faster_from_share" in app.dataframe[0].value
+    app.number_input(key="linked_inputs").set_value(5).run()
+    assert buttons(app)["compress_products"] == "Measure products of this shape"
+    app.number_input(key="linked_rows").set_value(63).run()
+    assert "A matrix of 63 x 64 cannot be timed in every format." in texts(app)
+    assert "compress_products" not in buttons(app)
 
 
 def test_seeds_of_what_is_trained_are_told_with_their_spread(opened: Open, experiments: Experiments) -> None:

@@ -1,7 +1,7 @@
-"""The worker of one experiment of the compression lab: ``python -m profiler.jobs.experiment_worker FOLDER``.
+"""The worker of one question of the compression lab: ``python -m profiler.jobs.lab_worker FOLDER``.
 
-It reads ``experiment.json``, and ``controls.json`` with what is known of its controls, replaces ``progress.json`` as it goes, and ends with
-``answer.json``: the result, or why there is none. The compressed model's file is left beside it as ``weights``.
+It reads ``question.json``, replaces ``progress.json`` as it goes, and ends with ``answer.json``: the result, or why there is none. What an
+experiment leaves besides is the compressed model's file, ``weights``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,15 @@ from profiler.errors import HeadroomError
 if TYPE_CHECKING:
     from profiler.compression.task import Task
 
+Load = Callable[[str], "Task"]
+"""A model's name -> the model."""
+Tell = Callable[[str, float], None]
 _TOLD_SECONDS = 0.1
 _MAX_MESSAGE = 1000
 
 
-def main(arguments: Sequence[str], load: Callable[[str], Task] | None = None) -> int:
-    """Measure the experiment of the folder named by the only argument and return the exit code.
+def main(arguments: Sequence[str], load: Load = lab.load) -> int:
+    """Answer the question of the folder named by the only argument and return the exit code.
 
     Args:
         arguments: the folder.
@@ -36,7 +40,7 @@ def main(arguments: Sequence[str], load: Callable[[str], Task] | None = None) ->
     """
     folder = Path(arguments[0])
     try:
-        answer: dict[str, Any] = {"result": _measured(folder, load)}
+        answer: dict[str, Any] = {"result": _answered(folder, load)}
     except HeadroomError as error:
         answer = {"refused": str(error)}
     except Exception as error:  # noqa: BLE001  # whatever happens is told to the user, with the traceback kept beside it
@@ -48,16 +52,42 @@ def main(arguments: Sequence[str], load: Callable[[str], Task] | None = None) ->
     os._exit(0)  # quantization libraries have crashed when Python took them down, after the answer was there
 
 
-def _measured(folder: Path, load: Callable[[str], Task] | None) -> dict[str, Any]:
+def _answered(folder: Path, load: Load) -> Any:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.simplefilter("ignore")  # what libraries say about their own future is not about the experiment
-    experiment = Experiment.from_json(json.loads((folder / "experiment.json").read_text(encoding="utf-8")))
-    controls: dict[str, float] = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
+    question = json.loads((folder / "question.json").read_text(encoding="utf-8"))
+    return ANSWERS[question["kind"]](question, folder, load, _Teller(folder))
+
+
+def _experiment(question: Mapping[str, Any], folder: Path, load: Load, tell: Tell) -> Any:
     from profiler.compression.measure import measure
 
-    task = (load or lab.load)(experiment.model)
-    return measure(experiment, task, _Teller(folder), folder / "weights", controls).to_json()
+    experiment = Experiment.from_json(question["experiment"])
+    return measure(experiment, load(experiment.model), tell, folder / "weights", question["controls"]).to_json()
+
+
+def _text(question: Mapping[str, Any], folder: Path, load: Load, tell: Tell) -> Any:
+    del question, folder, load
+    from profiler.compression.measure_text import measure_text
+
+    return asdict(measure_text(tell))
+
+
+def _products(question: Mapping[str, Any], folder: Path, load: Load, tell: Tell) -> Any:
+    del folder, load
+    from profiler.compression.measure_products import measure_products
+    from profiler.compression.products import Products
+
+    return [asdict(row) for row in measure_products(Products(**question["products"]), tell)]
+
+
+ANSWERS: Mapping[str, Callable[[Mapping[str, Any], Path, Load, Tell], Any]] = {
+    "experiment": _experiment,
+    "text": _text,
+    "products": _products,
+}
+"""What a question of each kind is answered by: the question, the folder, how models are loaded, and whom to tell."""
 
 
 class _Teller:
