@@ -6,19 +6,23 @@ segments or by pages, releasing and retrying. The driver is a `Driver`: it hands
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 from profiler.allocator import expandable
-from profiler.allocator.blocks import ADDRESS_BITS, Block, Pool, Segment
+from profiler.allocator.blocks import Block, Pool, Segment
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.sizes import SMALL_BYTES, round_size, segment_bytes
+from profiler.allocator.state import BlockStatus
 from profiler.allocator.stats import Stats
 from profiler.errors import SpecError
 
+_ALLOCATED, _FREE = BlockStatus.ALLOCATED, BlockStatus.INACTIVE
 
+
+@final
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
     """The allocator's answer where memory ran out, and how things stood then."""
@@ -69,22 +73,29 @@ class CachingAllocator:
         if size is None:
             size = self._rounded[requested] = round_size(requested, self.config)
         pool = self.small if size <= SMALL_BYTES else self.large
-        block = self._best_fit(pool, size, stream) or self._grow(pool, size, stream)
+        if pool.takes_best_fit:
+            free = pool.free.get(stream)
+            block = None if free is None else free.take_best(size)
+        else:
+            block = self._fit(pool, size, stream)
+        if block is None:
+            block = self._grow(pool, size, stream)
         if block is None:
             return self._out_of_memory(pool, requested, size, stream)
         if block.size - size >= pool.least_rest_bytes and size < pool.split_below_bytes:
-            pool.put(block.cut(size))
-        block.allocated, block.requested = True, requested
-        stats = self.stats
-        stats.allocated_bytes += block.size
-        stats.active_bytes += block.size
-        stats.requested_bytes += requested
-        if stats.allocated_bytes > stats.peak_allocated_bytes:
-            stats.peak_allocated_bytes = stats.allocated_bytes
-        if stats.active_bytes > stats.peak_active_bytes:
-            stats.peak_active_bytes = stats.active_bytes
-        if stats.requested_bytes > stats.peak_requested_bytes:
-            stats.peak_requested_bytes = stats.requested_bytes
+            rest = block.cut(size)
+            rest.segment.free.put(rest)
+        block.status, block.requested = _ALLOCATED, requested
+        size, stats = block.size, self.stats
+        stats.allocated_bytes = allocated = stats.allocated_bytes + size
+        stats.active_bytes = active = stats.active_bytes + size
+        stats.requested_bytes = requested = stats.requested_bytes + requested
+        if allocated > stats.peak_allocated_bytes:
+            stats.peak_allocated_bytes = allocated
+        if active > stats.peak_active_bytes:
+            stats.peak_active_bytes = active
+        if requested > stats.peak_requested_bytes:
+            stats.peak_requested_bytes = requested
         return block
 
     def record_stream(self, block: Block, stream: int) -> None:
@@ -97,7 +108,6 @@ class CachingAllocator:
         if block.waiting:
             self.free_later(block)
         else:
-            block.allocated = False
             stats = self.stats
             stats.allocated_bytes -= block.size
             stats.requested_bytes -= block.requested
@@ -105,17 +115,17 @@ class CachingAllocator:
 
     def free_later(self, block: Block) -> None:
         """The tensor is gone, but a stream still uses the block: no longer allocated, still active."""
-        block.allocated = False
+        block.status = BlockStatus.PENDING
         stats = self.stats
         stats.allocated_bytes -= block.size
         stats.requested_bytes -= block.requested
-        block.waiting = block.waiting or {block.segment.stream}
         self._waiting[block] = None
 
     def complete_free(self, block: Block) -> None:
         """No stream uses the block any more: it joins its free neighbours and can be used again."""
         if block in self._waiting:  # else the allocator waited for it itself, to make room
             del self._waiting[block]
+            block.waiting = None
             self._complete_free(block)
 
     def hold(self, block: Block) -> None:
@@ -141,7 +151,8 @@ class CachingAllocator:
     @property
     def inactive_split_bytes(self) -> int:
         """Bytes of free blocks that share their segment, so that it cannot be given back; expandable segments, which can, do not count."""
-        return self.small.split_bytes + self.large.split_bytes
+        stats = self.stats
+        return stats.reserved_bytes - stats.active_bytes - self.small.releasable_bytes - self.large.releasable_bytes
 
     def blocks(self, segment_address: int) -> list[Block]:
         """Return the blocks of a segment by address, unmapped ranges included."""
@@ -153,39 +164,28 @@ class CachingAllocator:
         return found
 
     def _complete_free(self, block: Block) -> None:
-        segment = block.segment
-        pool = segment.pool
-        block.waiting = None
         self.stats.active_bytes -= block.size
-        pool.join(block)
-        if block.prev is None:
-            self.segments[segment.address] = block
-        pool.put(block)
+        block.status = _FREE
+        pool, before, after = block.segment.pool, block.prev, block.next
+        if (after is not None and after.status is _FREE) or (before is not None and before.status is _FREE):
+            block = pool.join(block)
+        block.segment.free.put(block)
 
-    def _best_fit(self, pool: Pool, size: int, stream: int) -> Block | None:
-        """Return the smallest free block that is large enough, taken from its list; None where the rules refuse it."""
+    def _fit(self, pool: Pool, size: int, stream: int) -> Block | None:
+        """Return the free block that the rules choose, taken from its list; None where they refuse those that are large enough."""
         if self._collects:
             pool.lookups += 1
         free = pool.free.get(stream)
         if free is None:
             return None
-        keys = free.keys
-        place = bisect_left(keys, size << ADDRESS_BITS)
-        if place == len(keys):
+        fitting, limit = free.blocks(size), self.config.max_split_size_bytes
+        if self.config.expandable_segments:
+            block = expandable.best_fit(fitting)
+        else:
+            block = next((found for found in fitting if not found.segment.expandable), None)
+        if block is None or (limit is not None and self._oversize(block, size, limit)):
             return None
-        block = free.blocks[keys[place]]
-        if block.segment.expandable:
-            if self.config.expandable_segments:
-                place = expandable.best_fit(free, place)
-            else:
-                place = next((i for i in range(place + 1, len(keys)) if not free.at(i).segment.expandable), -1)
-                if place < 0:
-                    return None
-            block = free.at(place)
-        limit = self.config.max_split_size_bytes
-        if limit is not None and self._oversize(block, size, limit):
-            return None
-        pool.take_at(free, place)
+        free.take(block)
         return block
 
     def _oversize(self, block: Block, size: int, limit: int) -> bool:
@@ -237,7 +237,7 @@ class CachingAllocator:
 
     def release_segment(self, block: Block) -> None:
         """Give back the segment that a free block fills."""
-        block.pool.take(block)
+        block.segment.free.take(block)
         del self.segments[block.segment.address]
         self.shrank("segment_free", block.address, block.size, block.stream)
 
@@ -259,13 +259,14 @@ class CachingAllocator:
         free = pool.free.get(stream)
         if free is None:
             return False
-        place = bisect_left(free.keys, wanted << ADDRESS_BITS)
-        if place < len(free.keys) and not free.at(place).segment.expandable:
-            self.release_segment(free.at(place))
+        large_enough = next(free.blocks(wanted), None)
+        if large_enough is not None and not large_enough.segment.expandable:
+            self.release_segment(large_enough)
             return True
         released = 0
-        for block in [free.at(i) for i in reversed(range(place))]:
-            if released >= wanted or block.size < limit:
+        smaller = [block for block in free.blocks(limit) if block.size < wanted]
+        for block in reversed(smaller):
+            if released >= wanted:
                 break
             if not block.segment.expandable:
                 released += block.size
@@ -297,7 +298,7 @@ class CachingAllocator:
             segment_bytes=segment_bytes(size, self.config),
             reserved_bytes=self.stats.reserved_bytes,
             allocated_bytes=self.stats.allocated_bytes,
-            largest_free_bytes=free.at(-1).size if free is not None and free.keys else 0,
+            largest_free_bytes=max((block.size for block in free.blocks()), default=0) if free is not None else 0,
             capacity_bytes=self.driver.capacity_bytes if self.allowed_bytes is None else self.allowed_bytes,
         )
 

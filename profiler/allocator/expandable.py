@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from profiler.allocator.blocks import Block, FreeList, Pool, Segment
+from profiler.allocator.blocks import Block, Pool, Segment
 from profiler.allocator.sizes import page_bytes
+from profiler.allocator.state import BlockStatus
 
 if TYPE_CHECKING:
     from profiler.allocator.allocator import CachingAllocator
 
 
-def best_fit(free: FreeList, place: int) -> int:
-    """Return the place of the block to use from ``place`` on: as long as the next one could grow to less, it is the better."""
-    block = free.at(place)
-    while block.segment.expandable and place + 1 < len(free.keys):
-        following = free.at(place + 1)
-        if _reach(following) >= _reach(block):
+def best_fit(blocks: Iterator[Block]) -> Block | None:
+    """Return which of the blocks that are large enough, smallest first, to use: while the next one could grow to less, it is the better."""
+    best = next(blocks, None)
+    while best is not None and best.segment.expandable:
+        following = next(blocks, None)
+        if following is None or _reach(following) >= _reach(best):
             break
-        block, place = following, place + 1
-    return place
+        best = following
+    return best
 
 
 def _reach(block: Block) -> int:
@@ -30,15 +32,14 @@ def _reach(block: Block) -> int:
 def allocate(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Block | None:
     """Map what is missing and return a block of at least ``size`` bytes, out of all lists; None where the card is full."""
     block = _find(allocator, pool, size, stream)
-    if block is None or (not block.mapped and not map_pages(allocator, block, min(block.size, size))):
-        return None
-    while block.size < size:
+    if block is not None and not block.mapped:
+        block = map_pages(allocator, block, min(block.size, size))
+    while block is not None and block.size < size:
         unmapped = block.next
         assert unmapped is not None
-        if not map_pages(allocator, unmapped, min(size - block.size, unmapped.size)):
-            return None
-        block = unmapped
-    pool.take(block)
+        block = map_pages(allocator, unmapped, min(size - block.size, unmapped.size))
+    if block is not None:
+        block.segment.free.take(block)
     return block
 
 
@@ -53,7 +54,7 @@ def _find(allocator: CachingAllocator, pool: Pool, size: int, stream: int) -> Bl
     num_bytes = range_bytes(allocator.driver.total_bytes, page)
     address = allocator.driver.address_for(num_bytes)
     segment = Segment(pool, stream, address, num_bytes, expandable=True, page_bytes=page)
-    block = allocator.segments[address] = Block(segment, address, num_bytes, mapped=False)
+    block = allocator.segments[address] = Block(segment, address, num_bytes, None)
     pool.put_unmapped(block)
     return block if num_bytes >= size else None  # the range stays, as in the original
 
@@ -72,24 +73,22 @@ def _room(block: Block | None, enough: int) -> int:
     return num_bytes
 
 
-def map_pages(allocator: CachingAllocator, block: Block, size: int) -> bool:
-    """Map whole pages to the first ``size`` bytes of an unmapped range and join its free neighbours."""
+def map_pages(allocator: CachingAllocator, block: Block, size: int) -> Block | None:
+    """Map whole pages to the first ``size`` bytes of an unmapped range; return their free block, None where the card is full."""
     segment, pool = block.segment, block.segment.pool
     end = block.address + size - segment.address
     num_bytes = -(-end // segment.page_bytes) * segment.page_bytes - (block.address - segment.address)
     if not allocator.driver.reserve(num_bytes):
-        return False
+        return None
     address = block.address
     pool.take_unmapped(block)
     if num_bytes < block.size:
         pool.put_unmapped(block.cut(num_bytes))
-    block.mapped = True
-    pool.join(block)
-    if block.prev is None:
-        allocator.segments[segment.address] = block
-    pool.put(block)
+    block.status = BlockStatus.INACTIVE
+    block = pool.join(block)
+    segment.free.put(block)
     allocator.grew("segment_map", address, num_bytes, block.stream)
-    return True
+    return block
 
 
 def unmap(allocator: CachingAllocator, block: Block) -> None:
@@ -100,18 +99,16 @@ def unmap(allocator: CachingAllocator, block: Block) -> None:
     last = (offset + block.size) // segment.page_bytes * segment.page_bytes
     if last <= first:
         return
-    pool.take(block)
+    segment.free.take(block)
     if first > offset:
         upper = block.cut(first - offset)
-        pool.put(block)
+        segment.free.put(block)
         block = upper
     if segment.address + last < block.address + block.size:
-        pool.put(block.cut(last - first))
+        segment.free.put(block.cut(last - first))
     address, num_bytes = block.address, block.size
-    block.mapped = False
-    pool.join(block)
-    if block.prev is None:
-        allocator.segments[segment.address] = block
+    block.status = None
+    block = pool.join(block)
     pool.put_unmapped(block)
     allocator.shrank("segment_unmap", address, num_bytes, block.stream)
     if not block.is_split:

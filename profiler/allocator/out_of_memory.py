@@ -15,7 +15,7 @@ from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.replay import Replay, replay
 from profiler.allocator.sizes import SMALL_BYTES, round_size
-from profiler.allocator.state import State
+from profiler.allocator.state import BlockStatus, State
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial, compare, smallest_card
 from profiler.units import MIB, format_bytes
@@ -160,7 +160,7 @@ def _unusable(run: Replay) -> tuple[FreeShare, ...]:
 
 
 def _why(block: Block, size: int, stream: int) -> Unusable:
-    if block.waiting:
+    if block.status is BlockStatus.PENDING:
         return Unusable.PENDING
     if block.pool.is_small != (size <= SMALL_BYTES):
         return Unusable.OTHER_POOL

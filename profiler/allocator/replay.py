@@ -183,7 +183,7 @@ class _Run:
         for op, key, num_bytes, stream, row in steps:
             if op == op_alloc:
                 made = malloc(num_bytes, stream)
-                if isinstance(made, OutOfMemory):
+                if type(made) is OutOfMemory:
                     return Failure(row, key, stream, made)
                 live[key] = made
                 if stats.peak_reserved_bytes > peak:

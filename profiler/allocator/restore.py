@@ -10,7 +10,7 @@ from profiler.allocator.expandable import range_bytes
 from profiler.allocator.sizes import page_bytes
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
 
-_ALLOCATED, _PENDING = BlockStatus.ALLOCATED, BlockStatus.PENDING
+_FREE = BlockStatus.INACTIVE
 
 
 def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
@@ -29,13 +29,13 @@ def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
         for left, right in pairwise(blocks):
             left.next, right.prev = right, left
         for block in blocks:
-            if block.allocated or block.waiting:
+            if block.status is _FREE:
+                block.segment.free.put(block)
+            elif block.status is None:
+                pool.put_unmapped(block)
+            else:
                 active[block.address] = block
                 allocator.hold(block)
-            elif block.mapped:
-                pool.put(block)
-            else:
-                pool.put_unmapped(block)
     stats = allocator.stats
     stats.reserved_bytes = allocator.driver.used_bytes = sum(found.bytes for found in state)
     stats.start_peaks()
@@ -71,32 +71,22 @@ def _blocks(segment: Segment, rows: list[SegmentState]) -> list[Block]:
     here = segment.address
     for row in rows:
         if row.address > here:
-            blocks.append(Block(segment, here, row.address - here, mapped=False))
+            blocks.append(Block(segment, here, row.address - here, None))
         for address, size, requested, status in row.blocks:
-            block = Block(segment, address, size)
-            block.requested = requested
-            if status is _ALLOCATED:
-                block.allocated = True
-            elif status is _PENDING:
-                block.waiting = {segment.stream}
-            blocks.append(block)
+            blocks.append(Block(segment, address, size, status, requested))
         here = row.end
     end = segment.address + segment.bytes
     if end > here:
-        blocks.append(Block(segment, here, end - here, mapped=False))
+        blocks.append(Block(segment, here, end - here, None))
     return blocks
 
 
 def _row_state(row: list[Block]) -> SegmentState:
     first = row[0]
-    blocks = tuple(BlockState(block.address, block.size, 0 if block.is_available else block.requested, _status(block)) for block in row)
+    blocks = tuple(
+        BlockState(block.address, block.size, 0 if block.is_available else block.requested, block.status or _FREE) for block in row
+    )
     num_bytes = sum(block.size for block in row)
     expandable = first.segment.expandable
     base = first.segment.address if expandable else None
     return SegmentState(first.address, num_bytes, first.stream, first.pool.is_small, blocks, expandable, base)
-
-
-def _status(block: Block) -> BlockStatus:
-    if block.allocated:
-        return BlockStatus.ALLOCATED
-    return BlockStatus.PENDING if block.waiting else BlockStatus.INACTIVE

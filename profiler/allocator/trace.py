@@ -139,12 +139,10 @@ class Trace:
     @cached_property
     def _step_columns(self) -> list[list[int]]:
         """The steps by field: a hundred settings are tried on one trace, and tuples that nobody keeps cost nothing."""
-        ops = np.full(len(self), -1, np.int8)
-        for from_kind, op in _OP_OF_KIND:
-            ops[self.kind == from_kind] = op
+        ops = _OP_OF_KIND[self.kind]
         at_once = self.frees_at_once
         ops[at_once] = Op.FREE
-        ops[at_once + 1] = -1
+        ops[at_once + 1] = _NO_STEP
         self._mark_releases(ops)
         keep = np.flatnonzero(ops >= 0)
         return [column.tolist() for column in (ops[keep], self.key[keep], self.bytes[keep], self.stream[keep], keep)]
@@ -157,9 +155,11 @@ class Trace:
 
     def _mark_releases(self, ops: Column) -> None:
         """Set one step at the beginning of each run of releases, by what follows the run."""
-        released = np.isin(self.kind, RELEASES)
-        starts = np.flatnonzero(released & ~np.concatenate([[False], released[:-1]]))
-        ends = np.flatnonzero(released & ~np.concatenate([released[1:], [False]]))
+        released = np.flatnonzero((self.kind == Kind.SEGMENT_FREE) | (self.kind == Kind.SEGMENT_UNMAP))
+        if not len(released):
+            return
+        gaps = np.flatnonzero(np.diff(released) > 1)
+        starts, ends = released[np.append(0, gaps + 1)], released[np.append(gaps, -1)]
         follows = np.append(self.kind, Kind.OTHER)[ends + 1]
         ops[starts] = np.where(np.isin(follows, (*GROWTHS, Kind.OOM)), Op.RETRY, Op.EMPTY_CACHE)
 
@@ -176,12 +176,9 @@ class Trace:
         return Trace.of(np.concatenate([self.kind, kinds])[order], *joined)
 
 
-_OP_OF_KIND = (
-    (Kind.ALLOC, Op.ALLOC),
-    (Kind.FREE_REQUESTED, Op.FREE_REQUESTED),
-    (Kind.FREE_COMPLETED, Op.FREE_COMPLETED),
-    (Kind.OOM, Op.OOM),
-)
+_NO_STEP = -1
+_STEPS = {Kind.ALLOC: Op.ALLOC, Kind.FREE_REQUESTED: Op.FREE_REQUESTED, Kind.FREE_COMPLETED: Op.FREE_COMPLETED, Kind.OOM: Op.OOM}
+_OP_OF_KIND = np.array([_STEPS.get(kind, _NO_STEP) for kind in Kind], np.int8)
 
 
 def _is_of(table: pa.Table, device: int, rank: int) -> pa.ChunkedArray:

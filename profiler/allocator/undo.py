@@ -87,7 +87,9 @@ class _Blocks:
         self._keys: list[int] = keys.tolist()
         self._first: list[int] = first.tolist()
         seen = set(self._keys)
-        blocks = [block for segment in final for block in segment.active_blocks if block.address not in seen]
+        blocks = [
+            block for segment in final for block in segment.blocks if block.status is not BlockStatus.INACTIVE and block.address not in seen
+        ]
         there = trace.kind[first] != Kind.ALLOC
         columns = (keys[there], trace.bytes[first[there]], trace.kind[first[there]])
         for address, requested, kind in zip(*(column.tolist() for column in columns), strict=True):

@@ -19,7 +19,7 @@ from profiler.units import MIB
 
 _EVERY_BYTES = MIB
 _FIRST_LOOK_BYTES = 4 * MIB
-_BATCH = 1_024
+_BATCH = 2_048
 """Events that are turned into columns together: few enough to stay in the processor's cache."""
 _LOOK_AGAIN = 1.25
 """Looking through the memo costs as much as it is long: each look comes a quarter further into the file."""

@@ -116,7 +116,7 @@ def read_segments(rows: list[Any], stacks: Stacks) -> list[Segment]:
         [value is True for value in table.column("is_expandable")],
         _blocks(lists, addresses, sizes, stacks),
     )
-    return list(map(Segment._make, zip(*columns, strict=True)))
+    return list(map(tuple.__new__, repeat(Segment), zip(*columns, strict=True)))
 
 
 def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int], stacks: Stacks) -> list[tuple[FinalBlock, ...]]:
@@ -141,14 +141,15 @@ def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int
         stacks.numbers(table.column("frames")).tolist(),
     )
     places = list(pairwise(starts))
-    overfull = {segment for segment, (first, end) in enumerate(places) if sum(block_bytes[first:end]) > sizes[segment]}
+    ends = [0, *accumulate(block_bytes)]
+    overfull = {segment for segment, (first, end) in enumerate(places) if ends[end] - ends[first] > sizes[segment]}
     wrong = overfull | _with_blocks_outside(np.repeat(np.arange(len(lists)), np.diff(starts)), columns[0], block_bytes, addresses, sizes)
     if wrong:
         segment = min(wrong)
         raise FormatError(
             f"{_segment_name(segment)}: a block lies outside of its segment of {sizes[segment]:,} bytes. Record the snapshot again."
         )
-    blocks = list(map(FinalBlock._make, zip(*columns, strict=True)))
+    blocks: list[FinalBlock] = list(map(tuple.__new__, repeat(FinalBlock), zip(*columns, strict=True)))
     return [tuple(blocks[first:end]) for first, end in places]
 
 

@@ -47,7 +47,7 @@ def check_invariants(machine: Machine) -> None:
             assert block.address == here, "blocks tile the segment"
             here += block.size
             allocated += block.size if block.allocated else 0
-            pending += block.size if not block.allocated and block.waiting else 0
+            pending += block.size if block.status is BlockStatus.PENDING else 0
             if block.is_available and block.mapped:
                 free += block.size
                 split += block.size if block.is_split and not block.segment.expandable else 0
