@@ -12,8 +12,8 @@ from pages.shared import components, compress_runs, session
 from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
-from profiler.compression.target import Goal, loss_gain
-from profiler.figures.experiments import GOALS, name_of, results_table, size_quality_figure, stages_table
+from profiler.compression.target import Goal, Worth, known_worths, loss_gain
+from profiler.figures.experiments import GOALS, WORTHS, name_of, results_table, size_quality_figure, stages_table
 from profiler.figures.sensitivity import sensitivity_figure, sensitivity_table, weights_figure
 from profiler.jobs.experiments import result_key
 from profiler.units import exact_bytes, format_bytes, format_duration_us
@@ -31,11 +31,13 @@ def one(experiment: Experiment) -> None:
         st.caption("This was measured with another version of Headroom or of its libraries. Measure it again for numbers of this one.")
     _metrics(result)
     quality, before = result.quality, result.baseline_quality
+    bleu = "" if quality.bleu is None or before.bleu is None else f", BLEU {quality.bleu:.1f} (was {before.bleu:.1f})"
     resident, resident_before = format_bytes(result.size.resident_bytes), format_bytes(result.baseline_size.resident_bytes)
     st.caption(
         f"Measured. Resident set {resident} (untouched {resident_before});"
         f" at most {format_bytes(result.conversion_peak_bytes)} while converting, which took"
-        f" {format_duration_us(result.conversion_seconds * 1e6)}. Perplexity {quality.perplexity:.3f} (was {before.perplexity:.3f});"
+        f" {format_duration_us(result.conversion_seconds * 1e6)}. Perplexity {quality.perplexity:.3f} (was {before.perplexity:.3f}),"
+        f" accuracy {quality.accuracy:.1%} (was {before.accuracy:.1%}){bleu};"
         f" the same choice as the untouched model in {result.agreement:.1%} of places."
         f" {'The file was read back and is exactly this model.' if result.exact_file else 'The file read back is not exactly this model.'}"
     )
@@ -56,14 +58,19 @@ def draw(model: str) -> None:
     if not found:
         st.caption("Nothing yet. Measure a pipeline, a candidate or a promise: each result joins this chart and table, and is kept.")
         return
-    goals = list(GOALS)
-    goal = st.segmented_control("Bytes", goals, format_func=GOALS.__getitem__, required=True, **session.linked("bytes", goals)) or goals[0]
+    goals, worths = list(GOALS), known_worths(found)
+    with st.container(horizontal=True):
+        goal = st.segmented_control("Bytes", goals, format_func=GOALS.__getitem__, required=True, **session.linked("bytes", goals))
+        worth = st.segmented_control("Quality", worths, format_func=WORTHS.__getitem__, required=True, **session.linked("quality", worths))
     components.chart(
-        size_quality_figure(found, Goal(goal), theme=session.theme()),
+        size_quality_figure(found, Goal(goal or goals[0]), Worth(worth or worths[0]), theme=session.theme()),
         key="compress_pareto",
-        alt="Bytes of each result against its loss; the table below has the numbers.",
+        alt="Bytes of each result against what it gives up of its quality; the table below has the numbers.",
     )
-    st.caption("Measured. Lower left is better; open circles are beaten in both by another result. Drag over losses to zoom into them.")
+    st.caption(
+        "Measured. Lower left is better; open circles are beaten in both by another result. Upward, 0 is the untouched model and each tick"
+        " is ten times the one before it."
+    )
     components.table(results_table(found), key="compress_table", alt="Every result: bytes, time and quality beside the untouched model's")
     with st.container(horizontal=True):
         components.download("Results as CSV", lambda: str(results_table(found).to_csv(index=False)), f"compress-{model}.csv", "text/csv")

@@ -6,14 +6,14 @@ import argparse
 import sys
 from typing import Any
 
-from profiler.cli import lab_facts
+from profiler.cli import lab_default, lab_facts
 from profiler.cli.command import DONE, Commands, add_command, print_json, require
 from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.products import Products
 from profiler.compression.registry import PIPELINES, TECHNIQUES
 from profiler.compression.result import Result
-from profiler.jobs.experiments import measure_in_worker
+from profiler.jobs.experiments import WORKERS, measure_in_worker
 from profiler.jobs.facts import products_asked, text_asked
 from profiler.jobs.lab_runs import Asked, Found, LabRuns, LabStatus, answered
 from profiler.units import exact_bytes, format_bytes, format_duration_us
@@ -35,6 +35,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--technique", action="append", default=[], metavar="NAME[:key=value,...]", help="repeat it for several, in their order"
     )
+    parser.add_argument("--all", action="store_true", help="measure the default lab: each technique and each pipeline once")
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"with --all: experiments at a time (default: {WORKERS})")
     parser.add_argument("--amount", metavar="X", help="for the first technique that takes one, such as the share to prune or the bits")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--by-layer", action="store_true", help="also apply the first technique to each matrix alone")
@@ -53,6 +55,9 @@ def _run(options: argparse.Namespace) -> int:
         times = _found(products_asked(products), options.fresh)
         lab_facts.print_break_even(products, times, options.json)
         return DONE
+    if options.all:
+        require("torch", "compress")
+        return lab_default.run(options.model, options.workers, fresh=options.fresh, as_json=options.json, progress=_tell)
     experiment = Experiment.of(options.model, tuple(options.technique), options.amount, options.seed, by_layer=options.by_layer)
     for library in ("torch", "transformers"):
         require(library, "compress")
@@ -94,6 +99,9 @@ def _print(result: Result) -> None:
     print(f"  {'forward pass':<16} {times[0]:>10}  {result.seconds / result.baseline_seconds:>6.2f} of {times[1]}, one thread")
     print(f"  {'loss':<16} {quality.loss:>10.4f}  {quality.loss - before.loss:>+.4f} nats per {result.unit}")
     print(f"  {'perplexity':<16} {quality.perplexity:>10.3f}  was {before.perplexity:.3f}")
+    print(f"  {'accuracy':<16} {quality.accuracy:>10.1%}  was {before.accuracy:.1%}")
+    if quality.bleu is not None and before.bleu is not None:
+        print(f"  {'BLEU':<16} {quality.bleu:>10.2f}  was {before.bleu:.2f}")
     print(f"  {'agreement':<16} {result.agreement:>10.1%}  with the untouched model's choice")
     for stage in result.stages:
         sizes = f"held {format_bytes(stage.held_bytes)}, file {format_bytes(stage.file_bytes)}"

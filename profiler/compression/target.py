@@ -32,6 +32,14 @@ class Goal(StrEnum):
     DISK = "file_bytes"
 
 
+class Worth(StrEnum):
+    """By what a model is judged; the values are fields of `Quality`."""
+
+    LOSS = "loss"
+    ACCURACY = "accuracy"
+    BLEU = "bleu"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """What a compressed model must be.
@@ -152,13 +160,30 @@ def best(target: Target, results: Sequence[Result]) -> Result | None:
     return min(meeting, key=lambda result: (round(result.quality.loss, 4), result.ratio(target.goal.value)), default=None)
 
 
-def pareto(results: Sequence[Result], goal: Goal) -> list[Result]:
-    """Return the results that no other beats in both bytes and loss, from few bytes to many."""
+def pareto(results: Sequence[Result], goal: Goal, worth: Worth = Worth.LOSS) -> list[Result]:
+    """Return the results that no other beats in both bytes and what they give up, from few bytes to many; without those not so judged."""
     front: list[Result] = []
-    for result in sorted(results, key=lambda result: (result.ratio(goal.value), result.quality.loss)):
-        if not front or result.quality.loss < front[-1].quality.loss:
+    least = float("inf")
+    judged = [(result.ratio(goal.value), lost, result) for result in results if (lost := given_up(result, worth)) is not None]
+    for _, lost, result in sorted(judged, key=lambda row: row[:2]):
+        if lost < least:
             front.append(result)
+            least = lost
     return front
+
+
+def given_up(result: Result, worth: Worth) -> float | None:
+    """Return how much worse a result is than its baseline: nats of loss, or points of 100 of accuracy or BLEU; None where unknown."""
+    after, before = getattr(result.quality, worth), getattr(result.baseline_quality, worth)
+    if after is None or before is None:
+        return None
+    lost = {Worth.LOSS: after - before, Worth.ACCURACY: 100 * (before - after), Worth.BLEU: before - after}
+    return float(lost[worth])
+
+
+def known_worths(results: Sequence[Result]) -> list[Worth]:
+    """Return by what results can be compared."""
+    return [worth for worth in Worth if any(given_up(result, worth) is not None for result in results)]
 
 
 def loss_gain(result: Result) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from profiler.compression.result import Quality, Result, Size
-from profiler.compression.target import Candidate, Goal, Target, loss_gain, pareto
+from profiler.compression.target import Candidate, Goal, Target, Worth, given_up, known_worths, loss_gain, pareto
 from profiler.figures.axes import empty_figure, plain
 from profiler.figures.points import HEIGHT, Point, points_figure
 from profiler.figures.theme import ThemeName, theme_named
@@ -18,45 +19,63 @@ from profiler.units import format_bytes, format_duration_us
 UNTOUCHED = "untouched"
 GOALS = {Goal.MEMORY: "Held in memory", Goal.DISK: "File"}
 """What people call the bytes of a goal."""
+WORTHS = {Worth.LOSS: "Loss", Worth.ACCURACY: "Accuracy", Worth.BLEU: "BLEU"}
+"""What people call that by which models are judged."""
+_LINEAR = {Worth.LOSS: 0.001, Worth.ACCURACY: 0.1, Worth.BLEU: 0.1}
+"""Below so much given up the axis is nearly linear."""
+_DECADES = range(6)
 
 
 def results_table(results: Sequence[Result]) -> pd.DataFrame:
     """Return one row a result after one of the untouched model.
 
     Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, resident_bytes, conversion_peak_bytes,
-    pass_us (processor time of a forward pass), pass_share, loss, loss_gain, perplexity, agreement_share.
+    pass_us (processor time of a forward pass), pass_share, loss, loss_gain, perplexity, accuracy_share, bleu where it is known,
+    agreement_share.
     """
     first = results[0] if results else None
     rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first.baseline_seconds, first)] if first else []
     for result in results:
         row = _row(name_of(result), result.size, result.quality, result.seconds, result)
         rows.append(row | {"conversion_peak_bytes": result.conversion_peak_bytes, "agreement_share": result.agreement})
-    table = pd.DataFrame(rows)
-    return table.astype({"conversion_peak_bytes": "Int64"}) if rows else table
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).astype({"conversion_peak_bytes": "Int64"})
+    return table if Worth.BLEU in known_worths(results) else table.drop(columns="bleu")
 
 
-def size_quality_figure(results: Sequence[Result], goal: Goal, *, theme: ThemeName = "light") -> go.Figure:
-    """Return one point a result and one for the untouched model: bytes to the right, loss upward.
+def size_quality_figure(results: Sequence[Result], goal: Goal, worth: Worth = Worth.LOSS, *, theme: ThemeName = "light") -> go.Figure:
+    """Return one point a result and one for the untouched model: bytes to the right, what is given up upward.
+
+    That axis is linear near 0 and logarithmic beyond, so that models that lost much leave room for those that lost little.
 
     Args:
         results: of one model.
         goal: which bytes.
+        worth: what is given up.
         theme: ``light`` or ``dark``.
     """
     colors = theme_named(theme)
-    if not results:
+    lost = {id(result): value for result in results if (value := given_up(result, worth)) is not None}
+    if not lost:
         return empty_figure(colors, HEIGHT, "Nothing was measured on this model yet.")
-    front = set(map(id, pareto(results, goal)))
+    front = set(map(id, pareto(results, goal, worth)))
     points = [
-        Point(name_of(result), getattr(result.size, goal.value), result.quality.loss, id(result) not in front, _said(result, goal))
+        Point(
+            name_of(result), getattr(result.size, goal.value), _drawn(lost[id(result)], worth), id(result) not in front, _said(result, goal)
+        )
         for result in results
+        if id(result) in lost
     ]
     first = results[0]
-    size, loss = getattr(first.baseline_size, goal.value), first.baseline_quality.loss
-    beaten = any(point.num_bytes <= size and point.cost <= loss for point in points)
-    points.append(Point(UNTOUCHED, size, loss, beaten, f"{UNTOUCHED}<br>{format_bytes(size)}<br>loss {loss:.4f}"))
-    title = f"Loss (nats per {first.unit})"
-    return points_figure(points, theme=colors, bytes_title=GOALS[goal], cost_title=title, cost_from_zero=False, what="result")
+    size = getattr(first.baseline_size, goal.value)
+    beaten = any(point.num_bytes <= size and point.cost <= 0 for point in points)
+    points.append(Point(UNTOUCHED, size, 0.0, beaten, f"{UNTOUCHED}<br>{format_bytes(size)}<br>{_judged(first.baseline_quality)}"))
+    unit = f"nats per {first.unit}" if worth is Worth.LOSS else "points of 100"
+    title = f"{WORTHS[worth]} given up ({unit})"
+    figure = points_figure(points, theme=colors, bytes_title=GOALS[goal], cost_title=title, cost_from_zero=False, what="result")
+    ticks = _ticks([*lost.values(), 0.0], worth)
+    return figure.update_yaxes(tickvals=[_drawn(tick, worth) for tick in ticks], ticktext=[f"{tick:g}" for tick in ticks])
 
 
 def stages_table(result: Result) -> pd.DataFrame:
@@ -135,11 +154,30 @@ def _row(name: str, size: Size, quality: Quality, seconds: float, result: Result
         "loss": quality.loss,
         "loss_gain": quality.loss - result.baseline_quality.loss,
         "perplexity": quality.perplexity,
+        "accuracy_share": quality.accuracy,
+        "bleu": quality.bleu,
         "agreement_share": 1.0,
     }
 
 
 def _said(result: Result, goal: Goal) -> str:
     size, time = format_bytes(getattr(result.size, goal.value)), format_duration_us(result.seconds * 1e6)
-    lines = (plain(name_of(result)), f"{size}, {result.ratio(goal.value):.3f} of the untouched model", f"loss {result.quality.loss:.4f}")
+    lines = (plain(name_of(result)), f"{size}, {result.ratio(goal.value):.3f} of the untouched model", _judged(result.quality))
     return "<br>".join((*lines, f"{time} a pass"))
+
+
+def _judged(quality: Quality) -> str:
+    return f"loss {quality.loss:.4f}, accuracy {quality.accuracy:.1%}" + (f", BLEU {quality.bleu:.1f}" if quality.bleu is not None else "")
+
+
+def _drawn(lost: float, worth: Worth) -> float:
+    """Return where on the axis something given up is: linear near 0, logarithmic beyond, on both sides."""
+    return math.asinh(lost / _LINEAR[worth])
+
+
+def _ticks(lost: Sequence[float], worth: Worth) -> list[float]:
+    """Return 0 and the powers of ten on both sides, up to the first beyond what is drawn."""
+    powers = [_LINEAR[worth] * 10**decade for decade in _DECADES]
+    above = [power for power in powers if power < 10 * max(lost)]
+    below = [-power for power in powers if power < -10 * min(lost)]
+    return sorted({0.0, *above, *below})

@@ -328,6 +328,8 @@ def test_the_command_prints_one_json_value_with_every_fact(monkeypatch: pytest.M
     assert {"resident_bytes", "file_bytes", "loss", "baseline_loss", "perplexity", "seconds", "baseline_seconds"} <= facts.keys()
     assert facts["stages"][0]["extra"]["zero_share"] == pytest.approx(0.25, abs=1e-3)
     assert "held in memory" in text
+    assert f"{facts['accuracy']:.1%}  was {facts['baseline_accuracy']:.1%}" in text
+    assert "BLEU" not in text
 
 
 def test_the_list_names_every_technique_with_its_options_and_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

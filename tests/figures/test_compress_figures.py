@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from profiler.compression.products import ProductTime
 from profiler.compression.result import LayerFacts
 from profiler.compression.sparse_formats import FORMATS, break_even
-from profiler.compression.target import Goal, Target, candidates
+from profiler.compression.target import Goal, Target, Worth, candidates, known_worths
 from profiler.figures.break_even import break_even_figure, break_even_table, break_even_time_figure, store_toggle, stored
 from profiler.figures.experiments import candidates_table, results_table, size_quality_figure, stages_table, tried_table
 from profiler.figures.sensitivity import MOST_BARS, sensitivity_figure, sensitivity_table, weights_figure
@@ -32,20 +32,56 @@ def drawn(figure: object, name: str) -> list[tuple[float, float]]:
     return list(zip(trace.x, trace.y, strict=True))
 
 
+def at(figure: object, name: str) -> dict[str, float]:
+    """Return where the points of a trace stand on the axis upward, as its ticks say, by their names."""
+    axis, trace = figure.layout.yaxis, next(trace for trace in figure.data if trace.name == name)  # type: ignore[attr-defined]
+    ticks = dict(zip(axis.tickvals, map(float, axis.ticktext), strict=True))
+    assert list(ticks.values()) == sorted(ticks.values())
+    told = [next((value for tick, value in ticks.items() if math.isclose(tick, y, rel_tol=1e-6, abs_tol=1e-9)), y) for y in trace.y]
+    return {said.partition("<br>")[0]: value for said, value in zip(trace.customdata, told, strict=True)}
+
+
 def test_the_untouched_model_is_a_point_and_beaten_results_are_open() -> None:
-    found = [result("nf4", held=200, loss=1.45), result("packed-int", held=187, loss=1.41), result("bfloat16", held=500, loss=1.395)]
+    found = [result("nf4", held=200, loss=1.5), result("packed-int", held=187, loss=1.41), result("bfloat16", held=500, loss=1.399)]
 
     figure = size_quality_figure(found, Goal.MEMORY)
 
-    assert drawn(figure, "Beaten by another result") == [(200, 1.45), (1000, 1.4)]
-    assert drawn(figure, "Not beaten") == [(187, 1.41), (500, 1.395)]
+    assert at(figure, "Beaten by another result") == {"nf4": 0.1, "untouched": 0.0}
+    assert list(at(figure, "Not beaten")) == ["packed-int", "bfloat16"]
+    assert [x for x, _ in drawn(figure, "Not beaten")] == [187, 500]
+    assert figure.layout.yaxis.title.text == "Loss given up (nats per byte)"
+
+
+def test_damaged_models_leave_room_for_those_that_lost_little_and_what_gained_is_below_0() -> None:
+    found = [result("prune", loss=6.4), result("zstd", loss=1.4), result("nf4", loss=1.41), result("fine-tune", loss=1.3)]
+
+    figure = size_quality_figure(found, Goal.MEMORY)
+
+    heights = {said.partition("<br>")[0]: y for trace in figure.data for said, y in zip(trace.customdata, trace.y, strict=True)}
+    assert heights["fine-tune"] < heights["zstd"] == 0 < heights["nf4"] < heights["prune"] <= max(figure.layout.yaxis.tickvals)
+    assert heights["nf4"] > heights["prune"] / 4
+    assert figure.layout.yaxis.ticktext == ("-0.1", "-0.01", "-0.001", "0", "0.001", "0.01", "0.1", "1", "10")
+
+
+def test_what_is_given_up_may_be_accuracy_or_bleu() -> None:
+    found = [result("nf4", accuracy=0.49, bleu=70.0), result("prune", held=600, loss=2.0, accuracy=0.5, bleu=80.0)]
+
+    accuracy, bleu = (size_quality_figure(found, Goal.MEMORY, worth) for worth in (Worth.ACCURACY, Worth.BLEU))
+
+    assert at(accuracy, "Not beaten") == {"nf4": 1.0, "prune": 0.0}
+    assert at(bleu, "Not beaten") == {"nf4": 10.0, "prune": 0.0}
+    assert bleu.layout.yaxis.title.text == "BLEU given up (points of 100)"
+    assert "accuracy 49.0%, BLEU 70.0" in bleu.data[1].customdata[0]
+    assert known_worths(found) == list(Worth)
+    assert known_worths([result("nf4")]) == [Worth.LOSS, Worth.ACCURACY]
+    assert size_quality_figure([result("nf4")], Goal.MEMORY, Worth.BLEU).layout.annotations
 
 
 def test_on_disk_other_results_are_best_than_in_memory() -> None:
     found = [result("zstd", held=1000, file=900), result("nf4", held=200, file=950, loss=1.41)]
 
-    assert drawn(size_quality_figure(found, Goal.DISK), "Not beaten") == [(900, 1.4)]
-    assert (200, 1.41) in drawn(size_quality_figure(found, Goal.MEMORY), "Not beaten")
+    assert drawn(size_quality_figure(found, Goal.DISK), "Not beaten") == [(900, 0.0)]
+    assert 200 in [x for x, _ in drawn(size_quality_figure(found, Goal.MEMORY), "Not beaten")]
 
 
 def test_without_results_a_figure_says_so() -> None:
@@ -61,6 +97,9 @@ def test_the_table_has_the_untouched_model_first_and_shares_of_it() -> None:
     assert table["file_share"].tolist() == [1.0, 0.3]
     assert table["pass_share"].tolist() == [1.0, 2.0]
     assert table["loss_gain"].tolist() == pytest.approx([0.0, 0.1])
+    assert table["accuracy_share"].tolist() == [0.5, 0.5]
+    assert "bleu" not in table
+    assert results_table([result("nf4", bleu=71.5)])["bleu"].tolist() == [80.0, 71.5]
     assert results_table([]).empty
 
 

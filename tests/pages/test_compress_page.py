@@ -106,6 +106,24 @@ def test_all_results_of_a_model_are_a_chart_and_a_table_that_begins_with_the_unt
     assert table["technique"].tolist()[0] == "untouched"
     assert set(table["technique"]) == {"untouched", "bfloat16", "nf4"}
     assert table.set_index("technique")["held_share"]["nf4"] == 0.196
+    assert table["accuracy_share"].tolist() == [0.5, 0.5, 0.5]
+    assert "bleu" not in table
+
+
+def test_quality_is_loss_accuracy_or_bleu_where_the_model_has_one_and_the_link_says_so(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("nf4", model=MODEL, accuracy=0.45, bleu=71.5))
+    app = opened("compress", model=MODEL, stages="nf4")
+    assert "accuracy 45.0% (was 50.0%), BLEU 71.5 (was 80.0)" in texts(app)
+    assert next(frame.value for frame in app.dataframe if "perplexity" in frame.value)["bleu"].tolist() == [80.0, 71.5]
+
+    quality = next(group for group in app.segmented_control if group.label == "Quality")
+    assert quality.options == ["Loss", "Accuracy", "BLEU"]
+    quality.set_value("bleu").run()
+
+    assert app.query_params["quality"] == "bleu"
+    keep(experiments, replace(result("bfloat16", model=MODEL), model_hash="of no translation", created=3.0))
+    app.run()
+    assert next(group for group in app.segmented_control if group.label == "Quality").options == ["Loss", "Accuracy"]
 
 
 def test_results_on_other_weights_of_the_same_name_are_left_out(experiments: Experiments) -> None:
