@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from benchmarks.compression.rows import Row
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result, ResultStore
 from profiler.devices import this_machine
-from profiler.errors import HeadroomError
-from profiler.jobs.experiments import measure_in_worker
+from profiler.jobs.experiments import WORKERS, measure_each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the page of results")
     parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
     parser.add_argument("--seeds", type=int, default=5, help="of what is trained (default: 5)")
-    parser.add_argument("--workers", type=int, default=2, help="experiments at a time (default: 2)")
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"experiments at a time (default: {WORKERS})")
     parser.add_argument("--kept", action="store_true", help="measure nothing: take what the store has")
     options = parser.parse_args(arguments)
     groups = [seeds_of(experiment, options.seeds) for experiment in cases(options.model)]
@@ -48,20 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measured(groups: Sequence[Sequence[Experiment]], num_workers: int) -> dict[Experiment, Result]:
     """Return what each experiment gives; those that fail are told and left out. Controls come first, as they are listed."""
-    experiments = [one for group in groups for one in group]
-    with ThreadPoolExecutor(num_workers) as pool:
-        found = dict(zip(experiments, pool.map(_measure, experiments), strict=True))
-    return {one: result for one, result in found.items() if result is not None}
-
-
-def _measure(experiment: Experiment) -> Result | None:
-    try:
-        result = measure_in_worker(experiment)
-    except HeadroomError as error:
-        print(f"{experiment.title}: {error}", file=sys.stderr)
-        return None
-    print(f"{experiment.title}: loss {result.quality.loss:.4f}", file=sys.stderr, flush=True)
-    return result
+    found: dict[Experiment, Result] = {}
+    for one, result in measure_each([one for group in groups for one in group], workers=num_workers):
+        if isinstance(result, Result):
+            found[one] = result
+        print(f"{one.title}: {f'loss {found[one].quality.loss:.4f}' if one in found else result}", file=sys.stderr, flush=True)
+    return found
 
 
 def _kept(model: str) -> dict[Experiment, Result]:

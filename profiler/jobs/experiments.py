@@ -6,7 +6,9 @@ A result is found again by the experiment, the versions of the libraries and of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from profiler.compression.base import Technique, installed_version, to_install
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result, ResultStore
 from profiler.devices import this_machine
-from profiler.errors import FormatError, JobFailed, SpecError
+from profiler.errors import FormatError, HeadroomError, JobFailed, SpecError
 from profiler.jobs.key import versions
-from profiler.jobs.lab_runs import COMMAND, LIMITS, Asked, LabRuns, LabStatus, answered
+from profiler.jobs.lab_runs import COMMAND, LIMITS, POLL_SECONDS, Asked, LabRuns, LabStatus, answered
 from profiler.jobs.run import Limits
 from profiler.spec import canonical_json
+
+WORKERS = min(2, this_machine().num_cores)
+"""Experiments at a time where there are many: each takes one thread, and more share caches and memory that times depend on."""
 
 
 class Experiments(LabRuns):
@@ -80,6 +85,44 @@ def measure_in_worker(
     """
     experiments = Experiments(home, command=command)
     return answered(experiments, asked_of(experiment, experiments.store), fresh=fresh, progress=progress)
+
+
+def measure_each(
+    experiments: Iterable[Experiment],
+    home: Path | str | None = None,
+    *,
+    workers: int = WORKERS,
+    fresh: bool = False,
+    command: Sequence[str] = COMMAND,
+    progress: Callable[[LabStatus[Result]], None] = lambda status: None,
+) -> Iterator[tuple[Experiment, Result | HeadroomError]]:
+    """Yield experiments as they end, each with its result or with why there is none; they begin in their order.
+
+    Args:
+        experiments: what to measure.
+        home: the run store's folder, as in `Experiments`.
+        workers: how many at a time; times stay comparable, since each is taken in turns with the untouched model's.
+        fresh: measure also what the store has.
+        command: what is started with the path of a run's folder.
+        progress: called now and then with where each stands; what it raises ends the work.
+    """
+    runs, waiting, going = Experiments(home, slots=workers, command=command), deque(experiments), dict[Experiment, str]()
+    try:
+        while waiting or going:
+            while waiting and len(going) < workers:
+                one = waiting.popleft()
+                try:
+                    going[one] = runs.submit(one, fresh=fresh).run_id
+                except HeadroomError as error:
+                    yield one, error
+            for one, status in [(one, runs.status(run_id)) for one, run_id in going.items()]:
+                progress(status)
+                if status.state.final:
+                    del going[one]
+                    yield one, status.result or JobFailed(status.message or f"{one.title} was {status.state}.")
+            time.sleep(POLL_SECONDS)
+    finally:
+        runs.close()
 
 
 def result_key(experiment: Experiment) -> str:

@@ -24,7 +24,7 @@ from profiler.units import GIB, format_bytes
 
 COMMAND = (sys.executable, "-m", "profiler.jobs.lab_worker")
 LIMITS = Limits(memory_bytes=12 * GIB, seconds=1800)
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 _END_SECONDS = 5.0
 Found = TypeVar("Found")
 
@@ -138,7 +138,7 @@ class LabRuns:
                 run.watch.join(timeout=_END_SECONDS)
 
     def _watch(self, run: _Run) -> None:
-        while not self._slots.acquire(timeout=_POLL_SECONDS):
+        while not self._slots.acquire(timeout=POLL_SECONDS):
             if run.cancelled.is_set():
                 _tell(run, state=RunState.CANCELLED)
                 return
@@ -161,7 +161,7 @@ class LabRuns:
                 rss, seconds = process.rss_bytes(), time.monotonic() - began
                 _tell(run, state=RunState.RUNNING, rss_bytes=rss, seconds=seconds, **_progress(folder))
                 self._check(rss, seconds)
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
         finally:
             process.sweep()
             process.wait(1.0)
@@ -195,7 +195,7 @@ def answered(
         status = runs.ask(asked, fresh=fresh)
         while not status.state.final:
             progress(status)
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             status = runs.status(status.run_id)
     finally:
         runs.close()
