@@ -2,7 +2,18 @@
 
 import streamlit as st
 
-from pages.shared import compare_baseline, compare_toggles, components, gallery, job_form, machine, navigation, opening, session
+from pages.shared import (
+    compare_baseline,
+    compare_toggles,
+    components,
+    compress_choice,
+    gallery,
+    job_form,
+    machine,
+    navigation,
+    opening,
+    session,
+)
 
 navigation.require_app()
 components.heading("Headroom", "See where a language model's memory goes, and what each optimization really gives back.")
@@ -30,10 +41,18 @@ with profile_now:
     )
     example = session.job_link(job_form.EXAMPLE_ON_A_GPU)
     st.page_link("pages/profile.py", label="Try Llama 3 8B on an RTX 4090", icon=":material/arrow_forward:", query_params=example)
+
+compare, compress = st.columns(2, border=True)
+with compare:
     st.subheader("What does each optimization save?", anchor=False)
     st.markdown("Switch on bfloat16, checkpointing, 8-bit AdamW and LoRA, alone and together: bytes, time, and why.")
     example = session.comparison_link(compare_baseline.EXAMPLE, toggles=compare_toggles.EXAMPLES[compare_baseline.EXAMPLE.workload.kind])
     st.page_link("pages/compare.py", label="Compare on Llama 3 8B", icon=":material/arrow_forward:", query_params=example)
+with compress:
+    st.subheader("What does compression really give?", anchor=False)
+    st.markdown("Prune, quantize and code a small trained model: bytes in memory and on disk, time and loss, beside what is promised.")
+    example = compress_choice.link(compress_choice.EXAMPLE)
+    st.page_link("pages/compress.py", label="Prune half, then pack into four bits", icon=":material/arrow_forward:", query_params=example)
 
 with st.expander("Explain an out-of-memory message"), components.refusals_shown():
     opening.explanation()

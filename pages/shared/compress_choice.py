@@ -15,6 +15,8 @@ from profiler.compression.registry import PIPELINES, TECHNIQUES, technique
 from profiler.errors import SpecError
 from profiler.spec import Toggle
 
+EXAMPLE = (Toggle("prune-global", (("amount", "0.5"),)), Toggle("packed-int"))
+"""A pipeline that takes seconds and gives much."""
 _ADD = "compress_add"
 _SAVES = {
     Saves.MEMORY: "memory and disk",
@@ -58,6 +60,11 @@ def draw(model_name: str) -> None:
     compress_runs.offer([experiment])
     compress_results.one(experiment)
     _catalogue()
+
+
+def link(stages: tuple[Toggle, ...]) -> dict[str, str]:
+    """Return the address's part that leads to these techniques on the first model."""
+    return {"stages": links.toggles_to_text(stages)}
 
 
 def choose(stages: tuple[Toggle, ...]) -> None:

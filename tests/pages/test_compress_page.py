@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.shared import compress_runs, session
+from pages.shared import compress_choice, compress_runs, session
 from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.promises import PROMISES
@@ -55,6 +55,15 @@ def waited(app: AppTest, seconds: float = 60) -> AppTest:
 
 def buttons(app: AppTest) -> dict[str, str]:
     return {str(button.key): button.label for button in app.button}
+
+
+def test_the_start_page_leads_to_a_pipeline(opened: Open) -> None:
+    links = [str(link.proto) for link in opened("start").get("page_link")]
+
+    assert any("Prune half, then pack into four bits" in link and "stages=prune-global" in link for link in links)
+    app = opened("compress", **compress_choice.link(compress_choice.EXAMPLE))
+    assert not app.error
+    assert buttons(app)["compress_measure"] == "Measure"
 
 
 def test_where_nothing_is_chosen_pipelines_are_offered_and_nothing_is_measured_yet(opened: Open) -> None:
