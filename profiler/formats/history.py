@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from dataclasses import dataclass, field
 from typing import Any
@@ -121,26 +122,28 @@ class HistoryColumns:
         """Return the columns of all batches."""
         columns = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)] or [np.empty(0, np.int64)] * 6
         actions, addresses, sizes, streams, times, stacks = columns
-        known = actions != UNKNOWN_ACTION
-        self.num_unknown_actions = int(len(actions) - known.sum())
-        labels = {name: LabelColumn(np.concatenate(codes)[known], self._names(name)) for name, codes in self._label_codes.items()}
-        place = np.cumsum(known) - 1
+        unknown = np.flatnonzero(actions == UNKNOWN_ACTION)
+        self.num_unknown_actions = len(unknown)
+        labels = {name: LabelColumn(np.concatenate(codes), self._names(name)) for name, codes in self._label_codes.items()}
+        if len(unknown):
+            actions, addresses, sizes, streams, times, stacks = (np.delete(values, unknown) for values in columns)
+            labels = {name: LabelColumn(np.delete(labels[name].codes, unknown), labels[name].names) for name in labels}
         return DeviceHistory(
             device=device,
-            actions=actions[known].astype(np.int8, copy=False),
-            addresses=addresses[known],
-            sizes=np.maximum(sizes[known], 0),
-            streams=np.maximum(streams[known], 0),
-            times_us=times[known] if len(times) and (times != NOT_GIVEN).all() else None,
-            stacks=stacks[known].astype(np.int32, copy=False),
-            device_free_bytes={int(place[row]): free for row, free in self._device_free.items()},
+            actions=actions.astype(np.int8, copy=False),
+            addresses=addresses,
+            sizes=np.maximum(sizes, 0),
+            streams=np.maximum(streams, 0),
+            times_us=times if len(times) and (times != NOT_GIVEN).all() else None,
+            stacks=stacks.astype(np.int32, copy=False),
+            device_free_bytes={row - int(np.searchsorted(unknown, row)): free for row, free in self._device_free.items()},
             pools=labels.pop("pool_id", None),
             labels=labels,
         )
 
     def _actions(self, column: list[Any]) -> Array:
         try:
-            return np.frombuffer(bytes([ACTION_CODES[action] for action in column]), np.int8)
+            return np.frombuffer(bytes(map(ACTION_CODES.__getitem__, column)), np.int8)
         except (KeyError, TypeError):
             if set(map(type, column)) != {str}:
                 raise FormatError(f"{self._where(column, str)} has no action. Record the snapshot again.") from None
@@ -202,10 +205,9 @@ def packed(column: list[Any]) -> Array:
         OverflowError: one is over 64 bits.
     """
     try:
-        numbers = array("q", column)
-    except TypeError:
-        numbers = array("q", [NOT_GIVEN if value is None else value for value in column])
-    return np.frombuffer(numbers, np.int64)
+        return np.frombuffer(struct.pack(f"{len(column)}q", *column), np.int64)
+    except struct.error:  # says no more; an array tells a wrong kind from a number that is too large
+        return np.frombuffer(array("q", [NOT_GIVEN if value is None else value for value in column]), np.int64)
 
 
 def _is_nothing(value: Any) -> bool:
