@@ -55,6 +55,7 @@ def draw(model: str) -> None:
     """Draw everything that was measured on a model: size against quality, and the table."""
     st.subheader("Everything measured on this model", anchor=False)
     found = compress_runs.results(model)
+    compress_runs.offer_default_lab(model, found)
     if not found:
         st.caption("Nothing yet. Measure a pipeline, a candidate or a promise: each result joins this chart and table, and is kept.")
         return
@@ -96,8 +97,8 @@ def _metrics(result: Result) -> None:
         components.Metric(
             "Time of a pass",
             format_duration_us(result.seconds * 1e6),
-            "Processor time of a forward pass on one thread, the median of several in turns with the untouched model's.",
-            f"{time:.2f} of {format_duration_us(result.baseline_seconds * 1e6)}",
+            "Processor time of a forward pass of one batch on one thread, the median of several in turns with the untouched model's.",
+            f"{time:.2f} of {format_duration_us(result.baseline_seconds * 1e6)}{_spread(result)}",
         ),
         components.Metric(
             "Loss",
@@ -107,6 +108,14 @@ def _metrics(result: Result) -> None:
         ),
     ]
     components.metrics(row)
+
+
+def _spread(result: Result) -> str:
+    """Return from where to where the passes went, as a phrase; nothing where it was not kept."""
+    if result.seconds_spread is None:
+        return ""
+    low, high = (format_duration_us(seconds * 1e6) for seconds in result.seconds_spread)
+    return f"; {low} to {high}"
 
 
 def _details(result: Result, experiment: Experiment) -> None:

@@ -10,15 +10,17 @@ import streamlit as st
 
 from pages.shared import components, session
 from profiler.compression.base import to_install
+from profiler.compression.default_lab import default_lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
 from profiler.errors import HeadroomError, SpecError
-from profiler.jobs.experiments import asked_of, result_key
+from profiler.jobs.experiments import WORKERS, asked_of, result_key
 from profiler.jobs.lab_runs import Asked, LabStatus
 from profiler.jobs.run import RunState
 from profiler.units import format_bytes, format_duration_us
 
 _POLL_SECONDS = 0.5
+_AT_A_TIME = "two at a time" if WORKERS == 2 else "one after the other"
 _RUNS, _REFUSED = "compress_runs", "compress_refused"
 
 
@@ -67,10 +69,26 @@ def offer(asked: Sequence[Experiment | Asked[Any]], *, label: str = "Measure", k
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if unknown:
             st.button(label, type="primary", on_click=partial(start, unknown), disabled=running, key=key)
-            counted = f"{len(unknown)} experiments, one after the other, each" if len(unknown) > 1 else "One measurement,"
+            counted = f"{len(unknown)} experiments, {_AT_A_TIME}, each" if len(unknown) > 1 else "One measurement,"
             st.caption(f"{counted} in a process of its own, on one thread. What is done is kept.")
         else:
             st.button("Measure again", type="tertiary", on_click=partial(start, asked, fresh=True), disabled=running, key=key)
+
+
+def offer_default_lab(model: str, measured: Sequence[Result]) -> None:
+    """Draw the button that measures what is missing of the default lab; nothing where all of it was measured.
+
+    Args:
+        model: a name of the lab's models.
+        measured: what was found on it.
+    """
+    known = {(result.experiment.stages, result.experiment.seed) for result in measured}
+    wanted = default_lab(model)
+    missing = [one for one in wanted if (one.stages, one.seed) not in known]
+    if missing:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.button("Run the default lab", on_click=partial(start, missing), disabled=busy(), key="compress_default_lab")
+            st.caption(f"Each technique and each pipeline once, {_AT_A_TIME}. Not measured yet: {len(missing)} of {len(wanted)}.")
 
 
 def start(asked: Sequence[Experiment | Asked[Any]], *, fresh: bool = False) -> None:
@@ -131,7 +149,7 @@ def _draw(statuses: Sequence[LabStatus[Any]]) -> None:
     share = (num_ended + (now.share if now else 0.0)) / len(statuses)
     counted = f"{num_ended} of {len(statuses)} are done. " if len(statuses) > 1 else ""
     if now is None:
-        text = f"{counted}Waiting for its turn: one experiment at a time."
+        text = f"{counted}Waiting for its turn."
     else:
         seconds, memory = format_duration_us(now.seconds * 1e6), format_bytes(now.rss_bytes)
         text = f"{counted}{now.title}: {now.phase or 'starting'}, {seconds}, {memory} resident"

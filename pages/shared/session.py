@@ -23,7 +23,7 @@ from profiler.analysis.timeline import Timeline
 from profiler.capture.monitor import History
 from profiler.errors import FormatError
 from profiler.figures.theme import ThemeName
-from profiler.jobs.experiments import Experiments
+from profiler.jobs.experiments import WORKERS, Experiments
 from profiler.jobs.manager import JobManager
 from profiler.jobs.replayer import Replayer
 from profiler.jobs.run import CAPTURE, SIMULATE, RunStatus
@@ -248,8 +248,8 @@ def jobs() -> JobManager:
 
 @st.cache_resource
 def experiments() -> Experiments:
-    """Return what runs the experiments of the compression lab on this server, one at a time, and keeps their results."""
-    return Experiments(store().home)
+    """Return what runs the experiments of the compression lab on this server, few at a time, and keeps their results."""
+    return Experiments(store().home, slots=WORKERS)
 
 
 @st.cache_resource

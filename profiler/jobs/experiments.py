@@ -33,7 +33,7 @@ class Experiments(LabRuns):
 
     Args:
         home: the run store's folder; by default ``$HEADROOM_HOME``, else ``.headroom``.
-        slots: how many workers at a time; more than one makes times unreliable.
+        slots: how many workers at a time.
         command: what is started with the path of a run's folder.
         limits: when to end one.
     """

@@ -77,6 +77,23 @@ def test_where_nothing_is_chosen_pipelines_are_offered_and_nothing_is_measured_y
     assert "Saves on disk and in transfer only" in texts(app)
 
 
+def test_the_default_lab_is_run_from_the_page_until_nothing_of_it_is_missing(
+    opened: Open, experiments: Experiments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [Experiment.of(MODEL, (name,)) for name in ("bfloat16", "zstd")]
+    monkeypatch.setattr(compress_runs, "default_lab", lambda model: wanted)
+    keep(experiments, result("bfloat16", model=MODEL))
+    app = opened("compress", model=MODEL)
+    assert "Not measured yet: 1 of 2." in texts(app)
+
+    app.button(key="compress_default_lab").click().run()
+    app = waited(app)
+
+    assert experiments.store.find(result_key(wanted[1]))
+    keep(experiments, result("zstd", model=MODEL))
+    assert "compress_default_lab" not in buttons(opened("compress", model=MODEL))
+
+
 def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
     opened: Open, experiments: Experiments, tmp_path: Path
 ) -> None:
