@@ -96,7 +96,8 @@ def _print(result: Result) -> None:
         print(f"  {text:<16} {format_bytes(after):>10}  {result.ratio(name):>6.3f} of {format_bytes(was)}  ({exact_bytes(after)})")
     print(f"  {'conversion peak':<16} {format_bytes(result.conversion_peak_bytes):>10}")
     times = [format_duration_us(seconds * 1e6) for seconds in (result.seconds, result.baseline_seconds)]
-    print(f"  {'forward pass':<16} {times[0]:>10}  {result.seconds / result.baseline_seconds:>6.2f} of {times[1]}, one thread")
+    ratio = result.seconds / result.baseline_seconds
+    print(f"  {'forward pass':<16} {times[0]:>10}  {ratio:>6.2f} of {times[1]}, one thread{_spread(result)}")
     print(f"  {'loss':<16} {quality.loss:>10.4f}  {quality.loss - before.loss:>+.4f} nats per {result.unit}")
     print(f"  {'perplexity':<16} {quality.perplexity:>10.3f}  was {before.perplexity:.3f}")
     print(f"  {'accuracy':<16} {quality.accuracy:>10.1%}  was {before.accuracy:.1%}")
@@ -111,6 +112,13 @@ def _print(result: Result) -> None:
         print(f"  {layer.name} alone: loss {layer.loss:.4f}, {layer.loss - before.loss:+.4f}")
     for note in result.notes:
         print(f"Note: {note}")
+
+
+def _spread(result: Result) -> str:
+    if result.seconds_spread is None:
+        return ""
+    low, high = (format_duration_us(seconds * 1e6) for seconds in result.seconds_spread)
+    return f"; {low} to {high}"
 
 
 def _print_list(as_json: bool) -> None:

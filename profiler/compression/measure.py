@@ -177,8 +177,10 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
         baseline_quality=baseline.quality,
         agreement=agreed,
         divergence=divergence,
-        seconds=seconds,
-        baseline_seconds=baseline_seconds,
+        seconds=statistics.median(seconds),
+        baseline_seconds=statistics.median(baseline_seconds),
+        seconds_spread=(min(seconds), max(seconds)),
+        baseline_seconds_spread=(min(baseline_seconds), max(baseline_seconds)),
         conversion_peak_bytes=max((stage.conversion_peak_bytes for stage in stages), default=0),
         conversion_seconds=sum(stage.conversion_seconds for stage in stages),
         stages=stages,
@@ -225,8 +227,8 @@ def _forward_once(subject: Subject) -> None:
         subject.logits(subject.task.held_out()[0].inputs)
 
 
-def _times(forward: Forward, original: Forward, inputs: torch.Tensor) -> tuple[float, float]:
-    """Return the processor seconds of one pass of each, the medians of several taken in turns."""
+def _times(forward: Forward, original: Forward, inputs: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Return the processor seconds of several passes of each, taken in turns."""
     taken: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad():
         for _ in range(_TIMED_ROUNDS):
@@ -234,4 +236,4 @@ def _times(forward: Forward, original: Forward, inputs: torch.Tensor) -> tuple[f
                 began = time.process_time()
                 run(inputs)
                 seconds.append(time.process_time() - began)
-    return statistics.median(taken[0]), statistics.median(taken[1])
+    return taken

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from profiler.compression.experiment import Experiment
-from profiler.errors import FormatError, SpecError, StorageError
+from profiler.errors import FormatError, StorageError
 from profiler.storage import RunStore
 from profiler.units import MIB
 
@@ -35,7 +35,7 @@ class Quality:
     """How well a model does on the held-out batches."""
 
     loss: float
-    """Mean cross entropy in nats per unit: byte, token or document."""
+    """Mean cross entropy in nats per unit: byte, token, word or document."""
     accuracy: float
     """Share of targets that the largest logit names."""
     bleu: float | None = None
@@ -79,7 +79,7 @@ class Result:
 
     experiment: Experiment
     unit: str
-    """What the losses are per: ``byte``, ``token`` or ``document``."""
+    """What the losses are per: ``byte``, ``token``, ``word`` or ``document``."""
     size: Size
     baseline_size: Size
     quality: Quality
@@ -104,6 +104,9 @@ class Result:
     """``before`` and ``after``: counts of the weights of the matrices between common ``edges``."""
     layers: tuple[LayerFacts, ...] = ()
     """In the order of the model, where the experiment asks for them."""
+    seconds_spread: tuple[float, float] | None = None
+    """The least and the most of the passes whose median is ``seconds``."""
+    baseline_seconds_spread: tuple[float, float] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     """Seconds since the epoch."""
@@ -121,6 +124,7 @@ class Result:
             row |= {prefix + name: getattr(quality, name) for name in ("loss", "perplexity", "accuracy", "bleu")}
         for name in ("unit", "agreement", "divergence", "seconds", "baseline_seconds", "conversion_peak_bytes", "conversion_seconds"):
             row[name] = getattr(self, name)
+        row |= {name: getattr(self, name) for name in ("seconds_spread", "baseline_seconds_spread")}
         return row | {"exact_file": self.exact_file, "notes": list(self.notes), "model_hash": self.model_hash}
 
     def to_json(self) -> dict[str, Any]:
@@ -140,9 +144,10 @@ class Result:
             known |= {name: Size(**data[name]) for name in ("size", "baseline_size")}
             known |= {name: Quality(**data[name]) for name in ("quality", "baseline_quality")}
             known["stages"] = tuple(StageFacts(**stage) for stage in data["stages"])
+            known |= {name: _pair(data.get(name)) for name in ("seconds_spread", "baseline_seconds_spread")}
             known["layers"] = tuple(LayerFacts(**layer) for layer in data.get("layers", ()))
             return cls(**known)
-        except (KeyError, TypeError, SpecError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"This is not a result of the compression lab ({error}). Measure it again.") from error
 
 
@@ -193,6 +198,13 @@ class ResultStore:
             raise StorageError(
                 f"{path} cannot be written: {error.strerror}. Free space there, or choose another folder (HEADROOM_HOME)."
             ) from error
+
+
+def _pair(data: Any) -> tuple[float, float] | None:
+    if data is None:
+        return None
+    low, high = data
+    return float(low), float(high)
 
 
 def _read(path: Path) -> Result | None:

@@ -30,13 +30,13 @@ def results_table(results: Sequence[Result]) -> pd.DataFrame:
     """Return one row a result after one of the untouched model.
 
     Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, resident_bytes, conversion_peak_bytes,
-    pass_us (processor time of a forward pass), pass_share, loss, loss_gain, perplexity, accuracy_share, bleu where it is known,
-    agreement_share.
+    pass_us (processor time of a forward pass of a batch, the median of several), fastest_us and slowest_us of them, pass_share, loss,
+    loss_gain, perplexity, accuracy_share, bleu where it is known, agreement_share.
     """
     first = results[0] if results else None
-    rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first.baseline_seconds, first)] if first else []
+    rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first, "baseline_")] if first else []
     for result in results:
-        row = _row(name_of(result), result.size, result.quality, result.seconds, result)
+        row = _row(name_of(result), result.size, result.quality, result)
         rows.append(row | {"conversion_peak_bytes": result.conversion_peak_bytes, "agreement_share": result.agreement})
     if not rows:
         return pd.DataFrame()
@@ -138,9 +138,10 @@ def name_of(result: Result) -> str:
     return result.experiment.technique + (f", seed {seed}" if seed else "")
 
 
-def _row(name: str, size: Size, quality: Quality, seconds: float, result: Result) -> dict[str, Any]:
-    """Return the numbers of a model beside the baseline's of a result; what only a result has is left open."""
-    before = result.baseline_size
+def _row(name: str, size: Size, quality: Quality, result: Result, prefix: str = "") -> dict[str, Any]:
+    """Return the numbers of a model, or with a prefix of its baseline, beside the baseline's; what only a result has is left open."""
+    before, seconds = result.baseline_size, getattr(result, f"{prefix}seconds")
+    low, high = getattr(result, f"{prefix}seconds_spread") or (None, None)
     return {
         "technique": name,
         "held_bytes": size.held_bytes,
@@ -150,6 +151,8 @@ def _row(name: str, size: Size, quality: Quality, seconds: float, result: Result
         "resident_bytes": size.resident_bytes,
         "conversion_peak_bytes": None,
         "pass_us": seconds * 1e6,
+        "fastest_us": None if low is None else low * 1e6,
+        "slowest_us": None if high is None else high * 1e6,
         "pass_share": seconds / result.baseline_seconds if result.baseline_seconds else None,
         "loss": quality.loss,
         "loss_gain": quality.loss - result.baseline_quality.loss,

@@ -41,6 +41,8 @@ def result(
         divergence=0.0,
         seconds=seconds,
         baseline_seconds=1.0,
+        seconds_spread=(0.9 * seconds, 1.2 * seconds),
+        baseline_seconds_spread=(0.9, 1.2),
         conversion_peak_bytes=0,
         conversion_seconds=0.0,
         stages=(facts,),

@@ -106,6 +106,15 @@ def test_what_is_no_result_is_refused(data: object) -> None:
         Result.from_json(data)
 
 
+def test_a_result_of_an_earlier_version_has_no_spread_and_one_that_is_no_spread_is_refused() -> None:
+    data = result("nf4").to_json()
+
+    assert Result.from_json(json.loads(json.dumps(data))) == result("nf4")
+    assert Result.from_json({**data, "seconds_spread": None}).seconds_spread is None
+    with pytest.raises(FormatError):
+        Result.from_json({**data, "seconds_spread": [1.0, 2.0, 3.0]})
+
+
 def test_facts_are_one_flat_row_with_the_baseline_beside_each_number() -> None:
     facts = result("bfloat16", held=500, loss=1.5).facts()
 

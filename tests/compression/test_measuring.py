@@ -330,6 +330,8 @@ def test_the_command_prints_one_json_value_with_every_fact(monkeypatch: pytest.M
     assert "held in memory" in text
     assert f"{facts['accuracy']:.1%}  was {facts['baseline_accuracy']:.1%}" in text
     assert "BLEU" not in text
+    low, high = facts["seconds_spread"]
+    assert 0 < low <= facts["seconds"] <= high
 
 
 def test_the_list_names_every_technique_with_its_options_and_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

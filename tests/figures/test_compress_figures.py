@@ -98,6 +98,8 @@ def test_the_table_has_the_untouched_model_first_and_shares_of_it() -> None:
     assert table["pass_share"].tolist() == [1.0, 2.0]
     assert table["loss_gain"].tolist() == pytest.approx([0.0, 0.1])
     assert table["accuracy_share"].tolist() == [0.5, 0.5]
+    assert table["fastest_us"].tolist() == pytest.approx([0.9e6, 1.8e6])
+    assert table["slowest_us"].tolist() == pytest.approx([1.2e6, 2.4e6])
     assert "bleu" not in table
     assert results_table([result("nf4", bleu=71.5)])["bleu"].tolist() == [80.0, 71.5]
     assert results_table([]).empty

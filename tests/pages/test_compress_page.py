@@ -108,6 +108,7 @@ def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
     said = texts(app)
     assert "0.187 of 0.98 KiB" in said
     assert "+0.0100 against 1.4000" in said
+    assert "1.10 of 1.00 s; 990 ms to 1.32 s" in said
     assert "- a note" in said
     assert next(button.label for button in app.get("download_button")) == "Compressed file"
     assert buttons(app)["compress_measure"] == "Measure again"
