@@ -13,7 +13,7 @@ import torch
 
 from profiler.compression.lab import corpus
 from profiler.compression.lab.chapters import CHAPTERS, NUM_WORDS, Piece, pieces
-from profiler.compression.measure_text import array_bytes, form, gradients
+from profiler.compression.measure_text import DIMENSIONS, array_bytes, form, gradients
 from profiler.compression.text_forms import GradientForm, TextFacts, TextForm, sparse_gradient_bytes
 from profiler.errors import CaptureUnavailable, JobFailed
 from profiler.jobs import facts
@@ -84,6 +84,23 @@ def test_a_dense_form_holds_its_numbers_and_the_file_adds_a_header_of_128_bytes(
     assert dense.held_bytes == dense.dense_bytes == 3 * 3 * 4
     assert dense.file_bytes == 36 + 128
     assert dense.table_bytes == 48
+
+
+def test_word_vectors_are_a_table_of_the_words_seen_and_a_document_is_the_mean_of_those_it_has() -> None:
+    measure_text = pytest.importorskip("gensim") and sys.modules["profiler.compression.measure_text"]
+    unseen = [Piece((b"a", b"nowhere"), 0), Piece((b"a",), 0), Piece((b"nowhere",), 1), Piece((b"b",), 1)]
+
+    seen, found, table_bytes = measure_text._word_vectors(DOCUMENTS, unseen)
+    again, _, _ = measure_text._word_vectors(DOCUMENTS, unseen)
+
+    assert table_bytes == 4 * DIMENSIONS * 4
+    assert seen.shape == (3, DIMENSIONS)
+    assert seen.dtype == found.dtype == np.float32
+    assert (seen == again).all()
+    assert (found[0] == found[1]).all()
+    assert found[1].any()
+    assert not found[2].any()
+    assert seen[0] == pytest.approx((2 * found[1] + found[3]) / 3, abs=1e-6)
 
 
 def test_a_view_counts_as_what_it_is_a_view_of() -> None:
