@@ -44,7 +44,7 @@ docs: $(RUNTIME) ## write docs/toggles.md from the registry
 samples: $(RUNTIME) ## make the recordings of sample_traces/ again
 	$(BIN)/python -m sample_traces.make
 
-lab-model: $(RUNTIME) ## train the compression lab's models again, some minutes on one thread
+lab-model: $(DEV) ## train the compression lab's models again, some minutes on one thread
 	$(BIN)/python -m profiler.compression.lab.train
 
 $(BIN)/python:

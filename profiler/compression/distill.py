@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from profiler.compression.fine_tune import cross_entropy, train
-from profiler.compression.quality import evaluate
+from profiler.compression.quality import counted, evaluate
 from profiler.compression.subject import Subject
 from profiler.compression.task import Batch
 
@@ -20,8 +20,8 @@ def distill(subject: Subject, steps: int, lr: float, temperature: float, weight:
 
     def taught(logits: Tensor, batch: Batch) -> Tensor:
         with torch.no_grad():
-            target = task.logits(teacher, batch.inputs)
-        return weight * soft_loss(logits, target, temperature) + (1 - weight) * cross_entropy(logits, batch)
+            target, _ = counted(task.logits(teacher, batch.inputs), batch)
+        return weight * soft_loss(counted(logits, batch)[0], target, temperature) + (1 - weight) * cross_entropy(logits, batch)
 
     def tell(offset: float) -> Callable[[str, float], None]:
         return lambda phase, share: subject.tell(phase, offset + share / 2)

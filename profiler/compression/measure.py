@@ -29,11 +29,11 @@ from profiler.compression.files import StateFile, as_bytes
 from profiler.compression.held import held_bytes, tensors_of
 from profiler.compression.histograms import weight_histogram
 from profiler.compression.layers import matrices
-from profiler.compression.quality import Forward, agreement, evaluate
+from profiler.compression.quality import agreement, evaluate, judge, scorers
 from profiler.compression.resident import ResidentPeak, resident_bytes
 from profiler.compression.result import LayerFacts, Quality, Result, Size, StageFacts
 from profiler.compression.subject import Subject
-from profiler.compression.task import Task
+from profiler.compression.task import Forward, Task
 from profiler.units import MIB, format_bytes
 
 Tell = Callable[[str, float], None]
@@ -116,7 +116,7 @@ def _baseline(subject: Subject, start: int) -> _Baseline:
     edges, counts = weight_histogram(model)
     size = Size(held_bytes=held_bytes(model), resident_bytes=resident, file_bytes=path.stat().st_size)
     path.unlink()
-    return _Baseline(size, evaluate(subject.logits, subject.task.held_out()), model_hash(model), edges, counts)
+    return _Baseline(size, judge(subject.task, subject.logits), model_hash(model), edges, counts)
 
 
 def model_hash(model: nn.Module) -> str:
@@ -163,7 +163,7 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
     size = Size(held_bytes=held_bytes(subject.model), resident_bytes=resident, file_bytes=path.stat().st_size)
     exact = subject.file.exact(subject.model, path)
     held_out = subject.task.held_out()
-    quality = evaluate(subject.logits, held_out)
+    quality = judge(subject.task, subject.logits)
     original = partial(subject.task.logits, subject.task.build())
     agreed, divergence = agreement(subject.logits, original, held_out)
     seconds, baseline_seconds = _times(subject.logits, original, held_out[0].inputs)
@@ -188,7 +188,7 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
         notes=(*subject.notes, *size_notes(size, baseline.size)),
         model_hash=baseline.digest,
         histograms={"edges": edges, "before": baseline.counts, "after": counts},
-        versions=library_versions(),
+        versions=library_versions() | scorers(quality),
         created=time.time(),
     )
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from profiler.compression.result import Quality
-from profiler.compression.task import Batch
+from profiler.compression.task import IGNORED, Batch, Forward, Task, Translates
 
-Forward = Callable[[Tensor], Tensor]
-"""Inputs -> logits."""
-_IGNORED = -100
+
+def judge(task: Task, forward: Forward) -> Quality:
+    """Return how well a model does on what its task holds out: loss, accuracy, and BLEU where it translates."""
+    quality = evaluate(forward, task.held_out())
+    return replace(quality, bleu=task.bleu(forward)) if isinstance(task, Translates) else quality
+
+
+def scorers(quality: Quality) -> dict[str, str]:
+    """Return how what is beside loss and accuracy was computed, by its name."""
+    if quality.bleu is None:
+        return {}
+    from profiler.compression.bleu import signature
+
+    return {"bleu": signature()}
 
 
 def evaluate(forward: Forward, batches: Sequence[Batch]) -> Quality:
@@ -21,7 +33,7 @@ def evaluate(forward: Forward, batches: Sequence[Batch]) -> Quality:
     count = 0
     with torch.no_grad():
         for batch in batches:
-            logits, targets = _flat(forward(batch.inputs), batch)
+            logits, targets = counted(forward(batch.inputs), batch)
             loss += float(nn.functional.cross_entropy(logits, targets, reduction="sum"))
             correct += float((logits.argmax(-1) == targets).sum())
             count += len(targets)
@@ -40,8 +52,8 @@ def agreement(forward: Forward, original: Forward, batches: Sequence[Batch]) -> 
     count = 0
     with torch.no_grad():
         for batch in batches:
-            ours, targets = _flat(forward(batch.inputs), batch)
-            theirs, _ = _flat(original(batch.inputs), batch)
+            ours, targets = counted(forward(batch.inputs), batch)
+            theirs, _ = counted(original(batch.inputs), batch)
             same += float((ours.argmax(-1) == theirs.argmax(-1)).sum())
             difference = nn.functional.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), log_target=True, reduction="sum")
             divergence += float(difference)
@@ -49,8 +61,8 @@ def agreement(forward: Forward, original: Forward, batches: Sequence[Batch]) -> 
     return same / count, max(0.0, divergence / count)
 
 
-def _flat(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def counted(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return float logits and targets, one a row, those that count."""
     logits, targets = logits.float().reshape(-1, logits.shape[-1]), batch.targets.reshape(-1)
-    counted = targets != _IGNORED
-    return logits[counted], targets[counted]
+    some = targets != IGNORED
+    return logits[some], targets[some]

@@ -6,11 +6,16 @@ loading torch (name -> a description with ``label``, ``needs`` and ``fingerprint
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+Forward = Callable[[Tensor], Tensor]
+"""Inputs -> logits."""
+IGNORED = -100
+"""A target that counts nowhere, as torch's cross entropy has it."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +23,9 @@ class Batch:
     """Inputs and what the model should say of them."""
 
     inputs: Tensor
-    """int64 [batch, length]: bytes or tokens."""
+    """int64 [batch, length]: bytes, tokens or words; of an encoder and decoder, what one reads and behind it what the other is given."""
     targets: Tensor
-    """int64: [batch, length] of a language model, already shifted; [batch] of a classifier. -100 counts nowhere."""
+    """int64: [batch, length] of a language model, already shifted; [batch] of a classifier; `IGNORED` where there is none."""
 
 
 class Task(Protocol):
@@ -28,7 +33,7 @@ class Task(Protocol):
 
     name: str
     unit: str
-    """What the loss is an average over: ``byte``, ``token`` or ``document``."""
+    """What the loss is an average over: ``byte``, ``token``, ``word`` or ``document``."""
     head: str
     """The dotted name of the output layer, which pruning leaves alone."""
 
@@ -46,3 +51,15 @@ class Task(Protocol):
 
     def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Return float logits of ``model``, or of what became of it: the targets' shape and one dimension more, the classes."""
+
+
+@runtime_checkable
+class Translates(Protocol):
+    """A task whose model says something by itself, which is held against what it should have said."""
+
+    def bleu(self, forward: Forward) -> float:
+        """Return the BLEU, 0 to 100, of what a model says of all that is held out.
+
+        Args:
+            forward: inputs -> logits, of batches of one shape.
+        """

@@ -124,10 +124,11 @@ def test_the_models_have_something_to_lose() -> None:
     assert RECIPES["lab"].outcome["num_parameters"] == 918_656
     assert RECIPES["lab-lstm"].outcome["loss"] < 1.9
     assert RECIPES["lab-classifier"].outcome["accuracy"] > 0.5
+    assert RECIPES["lab-translation"].outcome["bleu"] > 60
 
 
-def test_all_that_is_shipped_stays_below_three_megabytes() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3_000_000
+def test_all_that_is_shipped_stays_below_four_megabytes() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 4_000_000
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -69,6 +69,18 @@ _OWN = (
         fingerprint=RECIPES["lab-classifier"].fingerprint,
         code="classifier:ClassifierTask",
     ),
+    LabModel(
+        name="lab-translation",
+        label="Marian translator",
+        explanation=(
+            "An encoder and a decoder of two layers each, 64 wide, that put sentences of Python's language reference into a language with"
+            " a word for each word and another order. BLEU judges what it says by itself, word after word: one wrong word misleads those"
+            " behind it, so BLEU falls sooner than the share of right words."
+        ),
+        fingerprint=RECIPES["lab-translation"].fingerprint,
+        code="translation:TranslationTask",
+        needs=("sacrebleu",),
+    ),
 )
 
 _SMOLLM2 = LabModel(

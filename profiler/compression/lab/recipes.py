@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """What the report says: ``loss``, ``accuracy``, ``first_losses``, ``num_parameters``, ``corpus_sha256``, ``versions``.
+        """What the report says: ``loss``, ``accuracy``, ``first_losses``, ``num_parameters``, ``corpus_sha256``, ``versions``, ``bleu``.
 
         Raises:
             StorageError: it is missing.
@@ -89,5 +89,6 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe(name="lab", steps=800, lr=2e-3),
         Recipe(name="lab-lstm", steps=800, lr=8e-3),
         Recipe(name="lab-classifier", steps=200, lr=2e-3),
+        Recipe(name="lab-translation", steps=2000, lr=2e-3),
     )
 }

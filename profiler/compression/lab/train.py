@@ -19,7 +19,7 @@ from profiler.compression.fine_tune import cross_entropy, train
 from profiler.compression.lab import corpus
 from profiler.compression.lab.checkpoint import write_high_halves
 from profiler.compression.lab.recipes import RECIPES, Recipe
-from profiler.compression.quality import evaluate
+from profiler.compression.quality import judge, scorers
 from profiler.compression.task import Batch, Task
 
 NUM_FIRST_LOSSES = 8
@@ -50,9 +50,9 @@ def main(arguments: Sequence[str]) -> None:
         recipe = RECIPES[name]
         outcome = make(recipe)
         recipe.report.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
-        _say(
-            f"\r{name}: loss {outcome['loss']:.4f}, accuracy {outcome['accuracy']:.1%}, {outcome['cpu_seconds']:.0f} s of processor time\n"
-        )
+        bleu = f", BLEU {outcome['bleu']:.1f}" if "bleu" in outcome else ""
+        seconds = f"{outcome['cpu_seconds']:.0f} s of processor time"
+        _say(f"\r{name}: loss {outcome['loss']:.4f}, accuracy {outcome['accuracy']:.1%}{bleu}, {seconds}\n")
 
 
 def make(recipe: Recipe) -> dict[str, Any]:
@@ -62,19 +62,20 @@ def make(recipe: Recipe) -> dict[str, Any]:
     seconds = time.process_time() - began
     write_high_halves(model, recipe.weights)
     task = lab.load(recipe.name)
-    quality = evaluate(partial(task.logits, task.build()), task.held_out())
+    quality = judge(task, partial(task.logits, task.build()))
     return {
         "model": recipe.name,
         "recipe": {"steps": recipe.steps, "lr": recipe.lr, "seed": recipe.seed},
         "loss": round(quality.loss, 6),
         "accuracy": round(quality.accuracy, 6),
+        **({} if quality.bleu is None else {"bleu": round(quality.bleu, 4)}),
         "unit": task.unit,
         "first_losses": [round(loss, 6) for loss in losses[:NUM_FIRST_LOSSES]],
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "cpu_seconds": round(seconds),
         "weights_sha256": recipe.digest(),
         "corpus_sha256": corpus.digest(),
-        "versions": library_versions(),
+        "versions": library_versions() | scorers(quality),
     }
 
 
