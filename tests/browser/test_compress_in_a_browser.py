@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from profiler.compression.experiment import Experiment
+from profiler.compression.products import FORMATS
 from profiler.compression.result import ResultStore
 from profiler.jobs.experiments import result_key
 from tests.browser.conftest import Dashboard, Visit
@@ -54,6 +55,26 @@ def test_a_promise_leads_to_its_pipeline_and_the_link_says_so(lab: Dashboard, vi
 
     assert "view" not in query(page)
     expect(page.get_by_text("1.193 of")).to_be_visible()
+
+
+def test_products_of_a_shape_are_timed_from_the_button_to_a_line_a_format(lab: Dashboard, visit: Visit) -> None:
+    watched = visit(lab)
+    page = watched.open("/compress?view=Break-even&rows=64&columns=64&inputs=4")
+    page.get_by_role("button", name="Measure products of this shape").click()
+
+    expect(page.get_by_role("button", name="Measure again")).to_be_visible(timeout=120_000)
+    times = page.locator(".js-plotly-plot").nth(1)
+    expect(times.locator(".legendtext")).to_have_count(len(FORMATS), timeout=30_000)
+    assert num_colors(times.screenshot()) > 5
+    watched.settle()
+
+
+def test_the_start_page_leads_to_a_pipeline(lab: Dashboard, visit: Visit) -> None:
+    page = visit(lab).open("/")
+    page.get_by_role("link", name="Prune half, then pack into four bits").click()
+
+    page.wait_for_url("**stages=prune-global*packed-int*")
+    expect(page.get_by_text("Pruning:").first).to_be_visible(timeout=30_000)
 
 
 def test_an_experiment_runs_from_the_button_to_its_four_measures(lab: Dashboard, visit: Visit) -> None:

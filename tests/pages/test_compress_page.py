@@ -254,6 +254,18 @@ def test_promises_are_judged_by_what_was_measured(opened: Open, experiments: Exp
     assert "view" not in app.query_params
 
 
+def test_each_promise_that_was_not_measured_has_a_button_that_measures_it(opened: Open, experiments: Experiments) -> None:
+    app = opened("compress", model=MODEL, view="Promises")
+    offered = {key for key, label in buttons(app).items() if key.startswith("promise_") and label == "Measure"}
+    assert offered == {f"promise_{promise.name}" for promise in PROMISES if promise.judge is not None}
+
+    app = waited(app.button(key="promise_bitmask").click().run())
+
+    assert [one.experiment.technique for one in experiments.store.list()] == ["prune:amount=0.4 + store-bitmask"]
+    assert "promise_bitmask" not in buttons(app)
+    assert "With 40% zeros in the matrices this format holds" in texts(app)
+
+
 def test_a_target_ranks_candidates_and_ends_with_the_best_that_meets_it(opened: Open, experiments: Experiments) -> None:
     keep(experiments, result("packed-int", model=MODEL, held=187, loss=1.41), result("bfloat16", model=MODEL, held=500))
 
