@@ -45,7 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.json:
         print(json.dumps([comparison.to_json() for comparison in comparisons], indent=1))
     else:
-        print(f"{len(comparisons)} runs: {len(comparisons) - len(failing)} within their targets, {len(failing)} not.")
+        possible = [comparison for comparison in comparisons if comparison.off and not comparison.missed]
+        within = len(comparisons) - len(possible) - len(failing)
+        others = f" {len(possible)} more are one of the loads that threads make possible." if possible else ""
+        print(f"{len(comparisons)} runs: {within} within their targets, {len(failing)} not.{others}")
     return 1 if failing else 0
 
 
@@ -67,6 +70,9 @@ def _print(comparison: Comparison) -> None:
     print(f"{run['id']}  {run['model']}, {run['workload']}, {run['gpu']}  ({comparison.seconds:.1f} s)")
     for name, difference in comparison.differences.items():
         verdict = "  missed" if name in comparison.missed else ""
+        spread = comparison.spreads.get(name)
+        if spread is not None:
+            verdict = f"  of {spread.num_loads} loads {spread.lowest:,} to {spread.highest:,}, {spread.num_equal} equal{verdict}"
         print(f"    {name:<16} {comparison.predicted[name]:>16,} {comparison.measured[name]:>16,} {difference:>+14,}{verdict}")
     for rule in comparison.rules:
         print(f"    rule: {rule}")

@@ -145,7 +145,8 @@ class Nf4Linear(nn.Linear):
         self.out_features, self.in_features = weight.shape
         self.compute_dtype = compute_dtype
         self.shape = list(weight.shape)
-        scales, packed = quantize_nf4(weight.to(device))
+        whole = weight.to(device)  # stays until all that is made of it is there
+        scales, packed = quantize_nf4(whole)
         self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = linear.bias
         self.code = nn.Buffer(_table(device), persistent=False)

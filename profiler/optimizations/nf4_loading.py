@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from profiler.optimizations.nf4 import Nf4Linear
 from profiler.optimizations.quantization import is_kept_whole
 
 
-def load_in_4_bits(model: Any, device: torch.device, *, double_quant: bool = False) -> nn.Module:
+def load_in_4_bits(
+    model: Any, device: torch.device, *, double_quant: bool = False, before_weight: Callable[[Tensor], None] | None = None
+) -> nn.Module:
     """Return the model as ``from_pretrained`` with bitsandbytes leaves it: changed in place, weight by weight in the order of their names.
+
+    So does transformers from 5.4 on; before, threads brought the weights, and what was left on the GPU differed from load to load.
 
     Each is quantized on the device before the next comes there. A block as large as all of them comes first on a GPU, to reserve it
     (transformers' caching_allocator_warmup). The output layer, embeddings, norms and layers that the model's class wants whole keep the
@@ -24,6 +29,7 @@ def load_in_4_bits(model: Any, device: torch.device, *, double_quant: bool = Fal
         model: of transformers, on the host.
         device: where it shall be.
         double_quant: quantize the scales too.
+        before_weight: is told of each weight before it is brought to the device, which is the first that is allocated for it.
     """
     weights = sorted(model.named_parameters(), key=lambda item: _natural(item[0]))
     quantized = {f"{name}.weight": module for name, module in model.named_modules() if _is_quantized(model, name, module)}
@@ -32,6 +38,8 @@ def load_in_4_bits(model: Any, device: torch.device, *, double_quant: bool = Fal
         torch.empty(num_bytes // 2, dtype=torch.float16, device=device)
     for name, weight in weights:
         path, _, kind = name.rpartition(".")
+        if before_weight is not None:
+            before_weight(weight)
         if name in quantized:
             layer = Nf4Linear(quantized.pop(name), device, weight.dtype, double_quant=double_quant)
             model.set_submodule(path, layer)
