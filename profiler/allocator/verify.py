@@ -16,7 +16,7 @@ from profiler.allocator.allocator import CachingAllocator
 from profiler.allocator.blocks import Block
 from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.driver import Driver
-from profiler.allocator.restore import restore, snapshot
+from profiler.allocator.restore import restore
 from profiler.allocator.state import BlockStatus, State
 from profiler.allocator.stats import Stats
 from profiler.allocator.trace import GROWTHS, RELEASES, Column, Kind, Trace
@@ -194,12 +194,19 @@ class _Check:
         """Compare what is left with the snapshot's segments."""
         self._end_of_releases()
         self.result.num_allocs = len(self.result.block_bytes)
-        recorded = [(block.address, block.bytes, block.status is BlockStatus.INACTIVE) for segment in final for block in segment.blocks]
-        state = snapshot(self._allocator)
-        own = {(block.address, block.bytes, block.status is BlockStatus.INACTIVE) for segment in state for block in segment.blocks}
-        self.result.num_final_blocks = len(recorded)
-        self.result.num_final_blocks_matched = len(own.intersection(recorded))
-        if len(own) != len(recorded) or len(own.intersection(recorded)) != len(recorded):
+        allocator = self._allocator
+        own = {
+            (block.address, block.size, block.status is BlockStatus.INACTIVE)
+            for base in allocator.segments
+            for block in allocator.blocks(base)
+            if block.mapped
+        }
+        recorded = [
+            (address, num_bytes, status is BlockStatus.INACTIVE) for segment in final for address, num_bytes, _, status in segment.blocks
+        ]
+        num_matched = len(own.intersection(recorded))
+        self.result.num_final_blocks, self.result.num_final_blocks_matched = len(recorded), num_matched
+        if not len(own) == len(recorded) == num_matched:
             self._differs(f"{len(own)} blocks at the end, recorded {len(recorded)}")
 
     def _end_of_releases(self) -> None:

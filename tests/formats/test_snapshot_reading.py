@@ -98,7 +98,6 @@ def test_events_taken_while_reading_are_those_taken_at_the_end(tmp_path: Path, m
     at_the_end = read_snapshot(path)
     taken: list[int] = []
     monkeypatch.setattr(drain, "_EVERY_BYTES", 2**16)
-    monkeypatch.setattr(drain, "_FIRST_LOOK_BYTES", 2**16)
     monkeypatch.setattr(drain.Drain, "_take", _counting(drain.Drain._take, taken))
 
     while_reading = read_snapshot(path)
