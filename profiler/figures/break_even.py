@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,6 +113,7 @@ def break_even_time_figure(times: Sequence[ProductTime], measured: Sequence[Stor
         figure.add_trace(_measured(name, [one for one in measured if one.format == name], "time_ratio", colors))
     ticks = [tick for power in range(-3, 4) for tick in (10.0**power, 2 * 10.0**power, 5 * 10.0**power)]
     figure.update_yaxes(type="log", range=None, tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    figure.update_annotations(y=math.log10(1))  # on such an axis a line is placed by its value, words by its logarithm
     return figure
 
 

@@ -29,9 +29,9 @@ _DECADES = range(6)
 def results_table(results: Sequence[Result]) -> pd.DataFrame:
     """Return one row a result after one of the untouched model.
 
-    Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, resident_bytes, conversion_peak_bytes,
-    pass_us (processor time of a forward pass of a batch, the median of several), fastest_us and slowest_us of them, pass_share, loss,
-    loss_gain, perplexity, accuracy_share, bleu where it is known, agreement_share.
+    Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, pass_us (processor time of a forward pass of
+    a batch, the median of several), pass_share, loss, loss_gain, accuracy_share, bleu where it is known, resident_bytes,
+    conversion_peak_bytes, fastest_us and slowest_us of those passes, perplexity, agreement_share.
     """
     first = results[0] if results else None
     rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first, "baseline_")] if first else []
@@ -148,17 +148,17 @@ def _row(name: str, size: Size, quality: Quality, result: Result, prefix: str = 
         "held_share": size.held_bytes / max(1, before.held_bytes),
         "file_bytes": size.file_bytes,
         "file_share": size.file_bytes / max(1, before.file_bytes),
-        "resident_bytes": size.resident_bytes,
-        "conversion_peak_bytes": None,
         "pass_us": seconds * 1e6,
-        "fastest_us": None if low is None else low * 1e6,
-        "slowest_us": None if high is None else high * 1e6,
         "pass_share": seconds / result.baseline_seconds if result.baseline_seconds else None,
         "loss": quality.loss,
         "loss_gain": quality.loss - result.baseline_quality.loss,
-        "perplexity": quality.perplexity,
         "accuracy_share": quality.accuracy,
         "bleu": quality.bleu,
+        "resident_bytes": size.resident_bytes,
+        "conversion_peak_bytes": None,
+        "fastest_us": None if low is None else low * 1e6,
+        "slowest_us": None if high is None else high * 1e6,
+        "perplexity": quality.perplexity,
         "agreement_share": 1.0,
     }
 

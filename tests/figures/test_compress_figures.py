@@ -147,6 +147,7 @@ def test_times_of_products_are_a_line_a_format_and_the_table_says_from_where_on_
     times = [ProductTime(format="csr-int64", zeros=zeros, seconds=0.1, ratio=ratio) for zeros, ratio in pairs]
 
     assert drawn(break_even_time_figure(times), "CSR, 64-bit indices") == [(0.0, 4.0), (0.8, 1.5), (0.9, 0.5)]
+    assert [note.y for note in break_even_time_figure(times).layout.annotations] == [0]
     table = break_even_table(768, 768, times=times).set_index("format")
     assert table["faster_from_share"]["CSR as to_sparse_csr leaves it"] == pytest.approx(0.85)
     assert math.isnan(table["faster_from_share"]["Bitmask"])
