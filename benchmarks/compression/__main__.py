@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = [Row.of(found) for found in results if found]
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else _text(rows))
     if options.markdown:
-        _write(options.markdown, rows, [result for found in results for result in found])
+        _write(options.markdown, rows, next(result for found in results for result in found))
     return 0
 
 
@@ -78,16 +78,17 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _write(path: Path, rows: Sequence[Row], results: Sequence[Result]) -> None:
-    """Write the page; counting the trial's bytes takes some seconds and torch."""
+def _write(path: Path, rows: Sequence[Row], one: Result) -> None:
+    """Write the page, with what is kept of the real model; counting the trial's bytes takes some seconds and torch."""
     from benchmarks.compression.page import page
     from benchmarks.compression.trial import figures
 
-    machine, versions = this_machine(), results[0].versions
+    machine, versions = this_machine(), one.versions
     surroundings = {"one thread of": machine.cpu} | {
         name: versions[name] for name in ("torch", "torchao", "transformers") if name in versions
     }
-    path.write_text(page(rows, figures(), surroundings), encoding="utf-8")
+    real = [Row.of([result]) for result in _kept("smollm2").values()]
+    path.write_text(page(rows, sorted(real, key=lambda row: row.technique), figures(), surroundings), encoding="utf-8")
 
 
 if __name__ == "__main__":

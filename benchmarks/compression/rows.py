@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Row:
     resident_bytes: int
     baseline_resident_bytes: int
     exact_file: bool
+    perplexity: float
+    """Of the mean loss."""
     loss_gain: Spread
     """Nats more than the untouched model's."""
     control_gain: Spread | None
@@ -69,6 +72,7 @@ class Row:
             resident_bytes=first.size.resident_bytes,
             baseline_resident_bytes=first.baseline_size.resident_bytes,
             exact_file=all(result.exact_file for result in results),
+            perplexity=math.exp(statistics.fmean(result.quality.loss for result in results)),
             loss_gain=Spread.of([loss_gain(result) for result in results]),
             control_gain=Spread.of([loss - before for loss in controls]) if controls else None,
             time=Spread.of([result.seconds / result.baseline_seconds for result in results]),

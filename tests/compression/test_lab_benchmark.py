@@ -16,8 +16,10 @@ from benchmarks.compression.trial import CODED, FILE, HELD, TOLERANCE, WHILE_PRU
 from profiler.compression.base import Kind
 from profiler.compression.default_lab import default_lab
 from profiler.compression.experiment import Experiment
+from profiler.compression.registry import TECHNIQUES
 from profiler.compression.result import Result, ResultStore
 from tests.compression.results import result
+from tests.conftest import ROOT
 
 QUICK = [
     figure
@@ -59,6 +61,20 @@ def test_what_the_seeds_do_not_tell_apart_is_said_so() -> None:
 
     assert "Of 1 techniques that are fine-tuned, 0 differ" in first
     assert "Of 1 techniques that are fine-tuned, 1 differ" in second
+
+
+def test_what_a_small_model_hides_is_told_beside_what_a_real_one_shows() -> None:
+    small, real = Row.of([result("nf4", loss=1.401)]), Row.of([result("nf4", model="smollm2", loss=2.0)])
+
+    assert any("`nf4` +0.0010 nats a byte here and +0.6000 a token there" in text for text in conclusions([small], [real]))
+    assert not any("SmolLM2" in text for text in conclusions([small], [small]))
+
+
+def test_what_fine_tuning_repairs_is_told_from_before_to_after() -> None:
+    before, after = Row.of([result("prune-global", loss=1.9)]), Row.of(seeds(1.5, 1.6, control=1.35))
+    cheap = Row.of([result("bfloat16", loss=1.4)])
+
+    assert "Fine-tuning takes `prune-global` from +0.5000 to +0.1500 (+0.1000 to +0.2000)." in conclusions([cheap, before, after])
 
 
 def test_everything_in_the_default_lab_is_measured_and_only_what_is_trained_with_several_seeds() -> None:
@@ -114,3 +130,12 @@ def test_a_figure_farther_off_than_allowed_agrees_only_below_and_with_a_reason()
     assert not Figure(stages=("bfloat16",), quantity=HELD, share=below).agrees
     assert Figure(stages=("bfloat16",), quantity=HELD, share=below, why="known").agrees
     assert not Figure(stages=("bfloat16",), quantity=HELD, share=above, why="known").agrees
+
+
+def test_the_published_page_has_every_technique_of_the_catalogue_and_every_figure_of_the_trial() -> None:
+    measured, _, trial = (
+        (ROOT / "docs" / "compression-results.md").read_text(encoding="utf-8").partition("## Bytes beside an earlier trial")
+    )
+
+    assert {name for name in TECHNIQUES if name not in measured} == set()
+    assert trial.count("\n| `") == len(figures())
