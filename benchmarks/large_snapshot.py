@@ -127,12 +127,12 @@ def synthetic(num_events: int, num_frames: int, path: Path) -> None:
     allocator = CachingAllocator()
     with path.open("wb", buffering=1 << 22) as file:
         pickled = _Pickled(file)
-        pickled.write(b"\x80\x04}(", pickled.text("device_traces"), b"](](")
+        pickled.write(b"\x80\x04", pickled.opened(b"}"), pickled.text("device_traces"), pickled.opened(b"]"), pickled.opened(b"]"))
         for number, (action, address, size, time_us) in enumerate(_requests(recording, allocator)):
             pickled.event(action, address, size, time_us, stacks[chance.randrange(len(stacks))])
             if number % 1_000 == 999:
                 pickled.write(b"e(")
-        pickled.write(b"ee", pickled.text("segments"), b"](")
+        pickled.write(b"ee", pickled.text("segments"), pickled.opened(b"]"))
         pickled.segments(allocator)
         pickled.write(b"e", pickled.text("allocator_settings"), b"}", pickled.text("external_annotations"), b"]u.")
 
@@ -170,11 +170,11 @@ class _Pickled:
         self._file.write(b"".join(pieces))
 
     def event(self, action: str, address: int, size: int, time_us: int, stack: list[tuple[str, int, str]]) -> None:
-        self._num_memoized += 1
-        self.write(b"}\x94(", self.text("action"), self.text(action), self.text("addr"), _number(address), self.text("size"), _number(size))
+        self.write(
+            self.opened(b"}"), self.text("action"), self.text(action), self.text("addr"), _number(address), self.text("size"), _number(size)
+        )
         self.write(self.text("stream"), _number(0), self.text("time_us"), _number(time_us), self.text("frames"))
-        self._num_memoized += 1
-        self.write(b"]\x94(", *map(self._frame, stack), b"eu")
+        self.write(self.opened(b"]"), *map(self._frame, stack), b"eu")
 
     def segments(self, allocator: CachingAllocator) -> None:
         for segment in snapshot(allocator):
@@ -189,6 +189,11 @@ class _Pickled:
                 facts = {"address": block.address, "size": block.bytes, "requested_size": block.requested_bytes}
                 self.write(b"}(", *self._numbers(facts), self.text("state"), self.text(state), self.text("frames"), b"]u")
             self.write(b"eu")
+
+    def opened(self, kind: bytes) -> bytes:
+        """Return the beginning of a dictionary or list, which readers find again in the memo."""
+        self._num_memoized += 1
+        return kind + b"\x94("
 
     def text(self, value: str) -> bytes:
         if value in self._memo:
