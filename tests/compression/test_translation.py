@@ -17,6 +17,7 @@ from profiler.compression import lab
 from profiler.compression.bleu import corpus_bleu, signature
 from profiler.compression.distill import soft_loss
 from profiler.compression.experiment import Experiment
+from profiler.compression.held import held_bytes
 from profiler.compression.lab import corpus, sentences, train
 from profiler.compression.lab.recipes import RECIPES
 from profiler.compression.lab.translation import TranslationTask, translate
@@ -239,6 +240,21 @@ def test_every_technique_runs_on_an_encoder_and_decoder(name: str) -> None:
     assert logits.shape == (64, LENGTH, 2 + 2 * len(sentences.vocabulary()))
     assert torch.isfinite(logits).all()
     assert not any(note.startswith("0 layers changed") for note in subject.notes)
+
+
+def test_what_is_held_is_what_was_counted_by_hand() -> None:
+    words, width, inner = 2 + 2 * 672, 64, 256
+    encoder, decoder = 4 * width**2 + 2 * width * inner, 8 * width**2 + 2 * width * inner  # numbers of a layer's matrices
+    rows = 2 * (4 * width + inner + width) + 2 * (8 * width + inner + width)  # of all of them, and so the biases' numbers
+    norms, places, last_bias = 2 * (2 + 3) * 2 * width, 2 * LENGTH * width, words
+    matrices, rest = 2 * (encoder + decoder), rows + norms + places + last_bias
+
+    untouched, int8 = (Subject(task=ShortTask(), model=ShortTask().build()) for _ in range(2))
+    TECHNIQUES["int8-weight-only"].apply(int8, {})
+
+    assert held_bytes(untouched.model) == 4 * (words * width + matrices + rest) == 1_292_552
+    packed = matrices + words * width + 5 * (rows + words)  # a byte a weight, the output layer's too, and scale and zero point a row
+    assert held_bytes(int8.model) == packed + 4 * (words * width + rest) == 711_378
 
 
 def test_the_lab_lists_it() -> None:
