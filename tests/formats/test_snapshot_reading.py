@@ -133,12 +133,15 @@ def test_out_of_memory_events_labels_and_pools_are_kept(tmp_path: Path) -> None:
 
 
 def test_events_of_a_kind_that_is_not_known_are_left_out_and_said(tmp_path: Path) -> None:
-    history = History().alloc(BASE, 512).add("teleport", BASE, 512).alloc(BASE + 512, 512)
+    history = History().alloc(BASE, 512, user_metadata="first").add("teleport", BASE, 512).alloc(BASE + 512, 512, user_metadata="second")
+    history.add("teleport", BASE, 512).add("oom", 0, 7 * MIB, device_free=3 * MIB)
 
     read = read_snapshot(write(tmp_path / "a.pickle", snapshot([], [history.events])))
 
-    assert read.devices[0].addresses.tolist() == [BASE, BASE + 512]
-    assert read.warnings == ["1 events of a kind that only newer torch versions write are not shown."]
+    assert read.devices[0].addresses.tolist() == [BASE, BASE + 512, 0]
+    assert read.devices[0].labels["user_metadata"].codes.tolist() == [0, 1, -1]
+    assert read.devices[0].device_free_bytes == {2: 3 * MIB}
+    assert read.warnings == ["2 events of a kind that only newer torch versions write are not shown."]
 
 
 def test_the_oldest_format_has_no_addresses_and_no_times(tmp_path: Path) -> None:
