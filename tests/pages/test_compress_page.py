@@ -246,7 +246,7 @@ def test_promises_are_judged_by_what_was_measured(opened: Open, experiments: Exp
 
     assert "Does not hold" in said
     assert "Measured: 40 % of the weights are zero" in said
-    assert said.count("Not measured yet") == sum(promise.judge is not None for promise in PROMISES) - 1
+    assert said.count("badge[Not measured yet]") == sum(promise.judge is not None for promise in PROMISES) - 1
     assert buttons(app)["compress_promises"] == "Measure all promises"
     assert "promise_prune-compute" not in buttons(app)
     app.button(key="promise_see_four-bits").click().run()
