@@ -16,10 +16,14 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from profiler.jobs import worker
+from profiler.spec import Job, Model, Toggle, Workload
+from profiler.storage import SUFFIX
 
 MODULES = (
     "torch",
@@ -40,11 +44,12 @@ def main() -> int:
     """Answer requests; return when no more are to be expected."""
     for name in MODULES:
         importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # what is loaded stays: workers need neither look through it nor copy it
     # A worker prints into its own file; what anything else prints must not get between the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
+    rehearse()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: workers need neither look through it nor copy it
     deaths, waking = os.pipe()
     os.set_blocking(waking, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -67,6 +72,22 @@ def main() -> int:
                 folder, printed = json.loads(line)
                 running.add(pid := _fork(folder, printed, (answers, deaths, waking)))
                 _tell(answers, ["started", folder, pid])
+
+
+def rehearse() -> None:
+    """Simulate something small: at their first use libraries load more of themselves and look up much, which each worker would do again."""
+    job = Job(
+        model=Model(name="tiny-llama"),
+        workload=Workload(batch=1, seq=32, steps=1),
+        device="rtx-4090",
+        toggles=tuple(map(Toggle, ("bfloat16", "checkpointing", "adamw-8bit", "lora"))),
+    )
+    engine = importlib.import_module("profiler.simulate.engine")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            engine.simulate_job(job, Path(folder) / f"rehearsal{SUFFIX}")
+    except Exception:  # noqa: BLE001  # a worker that has not rehearsed is slower, and no more
+        traceback.print_exc()
 
 
 def _fork(folder: str, printed: str, own: tuple[int, ...]) -> int:

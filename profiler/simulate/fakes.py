@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+Key = tuple[Any, ...]
+"""Of a call: what decides its result, and so its cost."""
 _Recipe = Callable[[Sequence[Any]], Any]
 """Makes an operator's result again, given its positional arguments."""
 
@@ -35,7 +37,7 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()
         self.cache_enabled = False  # torch's forgets which results of one operator share a storage
-        self._recipes: dict[tuple[Any, ...], _Recipe] = {}
+        self._recipes: dict[Key, _Recipe] = {}
         self._attributes: dict[torch.device, dict[str, Any]] = {}
 
     @classmethod
@@ -44,7 +46,7 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        key = self._key(func, args, kwargs) if _is_plain(func) else None
+        key = self.key_of(func, args, kwargs)
         if key is None:
             return self.dispatch(func, types, args, kwargs)
         recipe = self._recipes.get(key)
@@ -60,9 +62,19 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
             self._recipes[key] = recipe
         return result
 
-    def _key(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    def call(self, key: Key | None, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Do what calling ``func`` does in a mode above this one, and spare the way through the dispatcher where the call is known."""
+        recipe = None if key is None else self._recipes.get(key)
+        if recipe is None:
+            return func(*args, **kwargs)
+        with torch._C._DisableTorchDispatch():
+            return recipe(args)
+
+    def key_of(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Key | None:
         """Return what decides a call's result; None where not everything is plain."""
-        parts: list[Any] = [func, torch.get_default_dtype()]
+        if not _is_plain(func):
+            return None
+        parts: list[Any] = [id(func), torch.get_default_dtype()]  # operators live as long as torch, and take their time to hash
         if not self._describe(args, parts, any_float=_is_foreach(func)):
             return None
         if kwargs:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
@@ -139,8 +140,9 @@ def _grouped_product(first: Tensor, second: Tensor, *_: Any, out_val: Any, **__:
 
 def _bytes_of(tensor: Tensor) -> int:
     """Return the bytes of a tensor's elements; those that an expanded tensor repeats count once."""
-    num_bytes = tensor.numel() * tensor.element_size()
-    return min(num_bytes, tensor.untyped_storage().nbytes()) if 0 in tensor.stride() else num_bytes
+    stride = tensor.stride()
+    num_elements = prod(size for size, step in zip(tensor.shape, stride, strict=True) if step) if 0 in stride else tensor.numel()
+    return num_elements * tensor.element_size()
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

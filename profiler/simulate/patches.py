@@ -46,7 +46,13 @@ def in_place() -> Iterator[None]:
         stack.enter_context(answered_as_on_a_gpu())
         # Of an operator whose body is Python, torch runs nothing on fake tensors.
         stack.enter_context(patch.object(linear_cross_entropy, "_linear_cross_entropy_batch_chunked", batch_chunked))
+        # C++ asks before every call whether a library wants to answer it in a mode's place; none does for modes that are ours.
+        stack.enter_context(patch("torch._library.simple_registry.find_torch_dispatch_rule", _no_rule))
         yield
+
+
+def _no_rule(operator: Any, mode: type) -> None:
+    return None
 
 
 def _is_not_tracing(tensor: Any = None) -> bool:
@@ -95,8 +101,7 @@ def _apply(module: nn.Module, convert: _Convert, recurse: bool = True) -> nn.Mod
 
 def _linear(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Add the bias in place where torch does: with tensor subclasses, as fake tensors are, it would not (ATen/native/Linear.cpp)."""
-    in_one_product = inputs.dim() == 2 or (inputs.dim() == 3 and inputs.is_contiguous())
-    if bias is None or in_one_product:
+    if bias is None or inputs.dim() == 2 or (inputs.dim() == 3 and inputs.is_contiguous()):  # in one product
         return _REAL_LINEAR(inputs, weight, bias)
     return _REAL_LINEAR(inputs, weight).add_(bias)
 

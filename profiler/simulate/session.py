@@ -86,7 +86,8 @@ class Simulation(Session):
         super().__init__(path, described, self._pages, Converter(0, 0))
         self._host = HostMemory()
         self._device: DeviceMemory | None = None
-        self._modes: list[AbstractContextManager[Any]] = [_collected_seldom(), patches.in_place(), LeanFakeTensorMode()]
+        fakes = LeanFakeTensorMode()
+        self._modes: list[AbstractContextManager[Any]] = [_collected_seldom(), patches.in_place(), fakes]
         kernels = cpu_kernels(self._host, self._pages)
         if gpu is not None:
             config = AllocatorConfig.parse(allocator_settings)
@@ -99,7 +100,7 @@ class Simulation(Session):
             self._modes.append(patch.object(torch, "compile", compiled))
             kernels = pinned_kernels(self._pages) | kernels_for(gpu, self._device, self._pages)
         self._roofline = None if gpu is None else Roofline(gpu, assumptions)
-        self._tracker = Tracker(self._pages, self._memory_of, kernels, self._duration_ns)
+        self._tracker = Tracker(self._pages, fakes, self._memory_of, kernels, self._duration_ns)
         self._modes.append(self._tracker)
         self.ranks = Ranks(self.device, self.tell, self._pages.resized)
         """Makes the program one of several processes, where it wants to be."""

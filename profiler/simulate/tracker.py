@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from profiler.simulate.fakes import Key, LeanFakeTensorMode
 from profiler.simulate.flops import Cost, cost_of
 from profiler.simulate.gradient_sums import in_place_sum
 from profiler.simulate.memory import Memory
@@ -23,7 +24,16 @@ _DETACH = _aten.detach.default
 _DEVICE = torch.ops.prim.device.default
 _MARK_ENDS = torch.ops.profiler._record_function_exit._RecordFunction
 _MARKS = frozenset((torch.ops.profiler._record_function_enter_new.default, _MARK_ENDS))
+_backward_id = torch._C._current_graph_task_id
+_sequence_number = torch._C._autograd._get_sequence_nr
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+class _Known(NamedTuple):
+    """What calls of one kind cost."""
+
+    cost: Cost | None
+    duration_ns: int
 
 
 class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -31,6 +41,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         notebook: what happens is written there.
+        fakes: runs the operators; the mode below this one.
         memory_of: the memory of a torch device; None for devices that hold nothing, such as meta.
         kernels: how to run operators whose kernel allocates more than its result; called as ``kernel(func, args, kwargs)``.
         duration_of: how long a call takes, in nanoseconds; the clock moves by it.
@@ -39,15 +50,18 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(
         self,
         notebook: SimulatedNotebook,
+        fakes: LeanFakeTensorMode,
         memory_of: Callable[[torch.device], Memory | None],
         kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]],
         duration_of: Callable[[Cost], int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notebook = notebook
+        self._fakes = fakes
         self._memory_of = memory_of
         self._kernels = kernels
         self._duration_of = duration_of
+        self._costs: dict[Key | None, _Known] = {}
         self._modules_by_sequence: dict[int, str | None] = {}
         self._last_sequence = 0
         self._marks: list[Any] = []
@@ -58,6 +72,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # nothing is compiled here, and the wrapper that guards against it costs time and hides who calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is _DEVICE and type(args[0]) is FakeTensor:
+            return args[0].fake_device  # C++ asks at every turn: more than half of all calls
         kwargs = kwargs or {}
         if any(_is_wrapper(kind) for kind in types):
             return NotImplemented  # what it is made of is worked on next, with this mode in place again
@@ -65,27 +81,33 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _value(args[0])
         if func is _DEVICE:
             return args[0].device
+        with torch._C.DisableTorchFunction():  # modes above autograd have had their say, and would see every look at a tensor's shape
+            return self._below_autograd(in_place_sum(func, args), args, kwargs)
+
+    def _below_autograd(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _DETACH or not self.is_watching:
-            return func(*args, **kwargs)  # autograd detaches what it saves; a quarter of all calls, which takes no memory and no time
+            return func(*args, **kwargs)  # autograd detaches what it saves, which takes no memory and no time
         if func in _MARKS:
             return self._mark(func, args)
         if func not in self._kernels and _is_composite(func):
             with self:  # in inference mode torch passes whole what autograd would have taken apart, with what it makes on the way
                 return func._op_dk(_COMPOSITE, *args, **kwargs)  # C++'s own parts; `decompose` prefers Python's, which differ
-        return self._watched(in_place_sum(func, args), args, kwargs)
+        return self._watched(func, args, kwargs)
 
     def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator and note what it holds, what it costs and where that was."""
         notebook, start_ns = self._notebook, self._notebook.now_ns
         notebook.standing = self._stand(func)
-        result = self._run(func, args, kwargs)
+        key = self._fakes.key_of(func, args, kwargs)
+        kernel = self._kernels.get(func)
+        result = self._fakes.call(key, func, args, kwargs) if kernel is None else kernel(func, args, kwargs)
         for tensor in _tensors(result):
             memory = self._memory_of(tensor.device)
             if memory is not None:
                 notebook.hold_tensors(tensor, memory)
-        cost = cost_of(func, args, kwargs, result)
-        if cost is not None:
-            self._note(cost)
+        known = self._costs.get(key) or self._cost(key, func, args, kwargs, result)
+        if known.cost is not None:
+            self._note(known.cost, known.duration_ns)
         if notebook.standing.in_backward:
             notebook.ran_node(start_ns)
         notebook.standing = NOWHERE
@@ -99,26 +121,29 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._marks.append(self._notebook.open(Note("torch", args[0])))
         return func(*args)
 
-    def _note(self, cost: Cost) -> None:
-        notebook, duration_ns = self._notebook, self._duration_of(cost)
+    def _note(self, cost: Cost, duration_ns: int) -> None:
+        notebook = self._notebook
         standing = notebook.standing
         notebook.called(Call(notebook.now_ns, duration_ns, standing.module, standing.operator or "", cost.flops, cost.num_bytes))
         notebook.now_ns += duration_ns
 
-    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kernel = self._kernels.get(func)
-        return func(*args, **kwargs) if kernel is None else kernel(func, args, kwargs)
+    def _cost(self, key: Key | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> _Known:
+        cost = cost_of(func, args, kwargs, result)
+        known = _Known(cost, 0 if cost is None else self._duration_of(cost))
+        if key is not None:
+            self._costs[key] = known
+        return known
 
     def _stand(self, func: Any) -> Standing:
         modules = self._notebook.modules
         module = modules[-1] if modules else None
-        in_backward = torch._C._current_graph_task_id() != -1
+        in_backward = _backward_id() != -1
         operator = func._schema.name
         if in_backward and not modules:
             node = torch._C._current_autograd_node()
             module = None if node is None else self._modules_by_sequence.get(node._sequence_nr())
             return Standing(module, operator, True, False)
-        sequence = torch._C._autograd._get_sequence_nr()
+        sequence = _sequence_number()
         if sequence != self._last_sequence:
             for number in range(self._last_sequence, sequence):
                 self._modules_by_sequence[number] = module

@@ -73,12 +73,13 @@ class Notebook(ABC):
     def label(self, tensor: torch.Tensor, roles: Role, name: str | None = None) -> list[Label]:
         """Return one label for each storage that ``tensor`` holds: one, or those inside a wrapper subclass or a sparse tensor."""
         labels = []
-        for inner in plain_tensors(tensor):
-            storage, pointer = self.place_of(inner)
-            if storage is not None:
-                shape = "x".join(map(str, inner.shape))
-                dtype = str(inner.dtype).removeprefix("torch.")
-                labels.append(Label(pointer, storage.nbytes(), self.device_of(inner), int(roles), dtype, shape, name))
+        with torch._C.DisableTorchFunction():  # looking is no part of the program; modes that answer its calls need not see it
+            for inner in plain_tensors(tensor):
+                storage, pointer = self.place_of(inner)
+                if storage is not None:
+                    shape = "x".join(map(str, inner.shape))
+                    dtype = str(inner.dtype).removeprefix("torch.")
+                    labels.append(Label(pointer, storage.nbytes(), self.device_of(inner), int(roles), dtype, shape, name))
         return labels
 
 
@@ -90,11 +91,12 @@ def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
         names, _ = tensor.__tensor_flatten__()
         inner = [getattr(tensor, name) for name in names]
         return [plain for part in inner if isinstance(part, torch.Tensor) for plain in plain_tensors(part)]
-    if tensor.layout is torch.sparse_coo:
+    layout = tensor.layout
+    if layout is torch.sparse_coo:
         return [tensor._indices(), tensor._values()]
-    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+    if layout in (torch.sparse_csr, torch.sparse_bsr):
         return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+    if layout in (torch.sparse_csc, torch.sparse_bsc):
         return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
     return [tensor]
 

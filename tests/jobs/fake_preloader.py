@@ -10,5 +10,6 @@ from tests.jobs.fake_worker import engine
 
 if __name__ == "__main__":
     preloader.MODULES = ()
+    preloader.rehearse = lambda: None
     worker.main = partial(worker.main, engine=engine)
     sys.exit(preloader.main())

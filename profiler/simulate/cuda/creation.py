@@ -12,8 +12,12 @@ from profiler.simulate.cuda.functions import FUNCTIONS
 
 
 def _from_numbers(_gpu: Gpu, func: Any, data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> Tensor:
-    made: Tensor = func(data, **options)
-    moved = made if device is None else torch.empty(made.shape, dtype=made.dtype, device=device)  # `to` keeps a constant on the host
+    if device is None:
+        return func(data, **options, requires_grad=requires_grad)  # type: ignore[no-any-return]
+    with torch._C._DisableTorchDispatch():
+        read: Tensor = func(data, **options)  # real, and only looked at: to make a fake of it takes torch long
+    made = torch.empty(read.shape, dtype=read.dtype, device="cpu")
+    moved = torch.empty(read.shape, dtype=made.dtype, device=device)  # `to` keeps a constant on the host
     return moved.requires_grad_() if requires_grad else moved
 
 
