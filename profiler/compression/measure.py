@@ -8,6 +8,7 @@ times, which are taken in turns.
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import statistics
 import tempfile
@@ -144,11 +145,12 @@ def _applied(subject: Subject, experiment: Experiment, index: int, start: int, t
         subject.extra["control_loss"] = subject.control() if known is None else known
     path = subject.folder / "stage"
     counted = subject.file.write(subject.model, path)
+    last = index == len(experiment.stages) - 1
     return StageFacts(
         stage=str(stage),
         held_bytes=held_bytes(subject.model),
         file_bytes=path.stat().st_size,
-        loss=evaluate(subject.logits, subject.task.held_out()).loss,
+        loss=math.nan if last else evaluate(subject.logits, subject.task.held_out()).loss,  # the result's quality is the last one's
         conversion_peak_bytes=max(0, peak.peak_bytes - start),
         conversion_seconds=seconds,
         extra=subject.extra | counted,
@@ -164,6 +166,7 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
     exact = subject.file.exact(subject.model, path)
     held_out = subject.task.held_out()
     quality = judge(subject.task, subject.logits)
+    stages = (*stages[:-1], *(replace(stage, loss=quality.loss) for stage in stages[-1:]))
     original = partial(subject.task.logits, subject.task.build())
     agreed, divergence = agreement(subject.logits, original, held_out)
     seconds, baseline_seconds = _times(subject.logits, original, held_out[0].inputs)

@@ -52,6 +52,7 @@ def test_a_pipeline_is_measured_stage_by_stage_beside_the_untouched_model() -> N
     found = measure(Experiment.of("tiny", stages), TinyTask(), lambda phase, share: told.append((phase, share)))
 
     assert [stage.stage for stage in found.stages] == list(stages)
+    assert found.stages[-1].loss == found.quality.loss == pytest.approx(found.stages[-2].loss)
     files = [stage.file_bytes for stage in found.stages]
     assert files[0] == files[1] > 3 * files[3]
     assert [stage.held_bytes for stage in found.stages] == [BASE] * 4
