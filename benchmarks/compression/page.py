@@ -110,7 +110,7 @@ def _trained(rows: Sequence[Row]) -> Iterator[str]:
     apart = [row for row in tuned if row.control_gain and row.loss_gain.apart_from(row.control_gain)]
     within = [row for row in tuned if row not in apart]
     widest = max(tuned, key=lambda row: row.loss_gain.width)
-    control = tuned[0].control_gain
+    control = max(tuned, key=lambda row: row.num_seeds).control_gain
     assert control is not None
     yield (
         f"Fine-tuning alone gives {_spread(control)}. Of {len(tuned)} techniques that are fine-tuned, {len(apart)} differ from that by more"
