@@ -27,7 +27,7 @@ test: $(DEV) ## run the tests, browser tests included
 
 test-slow: $(DEV) $(WEIGHTS) ## run the tests that take longer than the default suite allows
 	@$(BIN)/python -m tests.browser.chromium --install
-	$(BIN)/$(PYTEST) -n 2 --dist load -m "slow and not gpu"
+	$(BIN)/$(PYTEST) -n 2 --dist loadfile -m "slow and not gpu"
 
 check: $(DEV) ## ruff, format check, mypy; changes nothing
 	$(BIN)/ruff check .
