@@ -98,7 +98,7 @@ def _metrics(result: Result) -> None:
             "Time of a pass",
             format_duration_us(result.seconds * 1e6),
             "Processor time of a forward pass of one batch on one thread, the median of several in turns with the untouched model's.",
-            f"{time:.2f} of {format_duration_us(result.baseline_seconds * 1e6)}{_spread(result)}",
+            f"{time:.2f} of {format_duration_us(result.baseline_seconds * 1e6)}{result.spread_phrase}",
         ),
         components.Metric(
             "Loss",
@@ -108,14 +108,6 @@ def _metrics(result: Result) -> None:
         ),
     ]
     components.metrics(row)
-
-
-def _spread(result: Result) -> str:
-    """Return from where to where the passes went, as a phrase; nothing where it was not kept."""
-    if result.seconds_spread is None:
-        return ""
-    low, high = (format_duration_us(seconds * 1e6) for seconds in result.seconds_spread)
-    return f"; {low} to {high}"
 
 
 def _details(result: Result, experiment: Experiment) -> None:

@@ -51,6 +51,12 @@ def add_command(commands: Commands, name: str, run: Callable[[argparse.Namespace
     return command
 
 
+def show_progress(text: str = "") -> None:
+    """Put a text in the place of the last one, for whoever sits at a terminal; without text the line is cleared."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def require(library: str, command: str) -> None:
     """Refuse a command whose library is not installed, as where recordings are only read.
 

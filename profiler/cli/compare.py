@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from profiler.analysis.footprint import Footprint
-from profiler.cli.command import DIFFERS, DONE, Commands, add_command, output_path, print_json, require
+from profiler.cli.command import DIFFERS, DONE, Commands, add_command, output_path, print_json, require, show_progress
 from profiler.cli.job import add_job_options, read_job
 from profiler.cli.reading import read_file
 from profiler.devices import find_gpu
@@ -101,7 +101,7 @@ def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
         runs = ComparisonRuns(manager, comparison, engine, limits=limits)
         compared = runs.advance()
         while not runs.ended:
-            _tell(runs)
+            show_progress(f"{sum(run.ended for run in runs.runs.values())} of {len(runs.runs)} runs")
             time.sleep(_POLL_SECONDS)
             compared = runs.advance()
     except KeyboardInterrupt:
@@ -110,20 +110,13 @@ def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
         raise
     finally:
         manager.close()
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        show_progress()
     needed = ((), *comparison.steps)
     failed = [run for run in runs.runs.values() if run.switched in needed and run.state is not RunState.DONE]
     if failed:
         kind = SpecError if any(run.status and run.status.refused for run in failed) else JobFailed
         raise kind(f"The run with {name_of(failed[0].switched)} gave no result: {failed[0].message}")
     return compared
-
-
-def _tell(runs: ComparisonRuns) -> None:
-    if sys.stderr.isatty():
-        num_ended = sum(run.ended for run in runs.runs.values())
-        print(f"\r\033[K{num_ended} of {len(runs.runs)} runs", end="", file=sys.stderr, flush=True)
 
 
 def _write_report(path: Path, compared: Compared, budget_bytes: int | None) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from profiler.cli import lab_default, lab_facts
-from profiler.cli.command import DONE, Commands, add_command, print_json, require
+from profiler.cli.command import DONE, Commands, add_command, print_json, require, show_progress
 from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.products import Products
@@ -62,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     for library in ("torch", "transformers"):
         require(library, "compress")
     result = measure_in_worker(experiment, fresh=options.fresh, progress=_tell)
-    _clear()
+    show_progress()
     if options.json:
         data = result.to_json()
         print_json(result.facts() | {name: data[name] for name in ("stages", "layers", "versions")})
@@ -74,18 +73,12 @@ def _run(options: argparse.Namespace) -> int:
 def _found(asked: Asked[Found], fresh: bool) -> Found:
     require("torch", "compress")
     found = answered(LabRuns(), asked, fresh=fresh, progress=_tell)
-    _clear()
+    show_progress()
     return found
 
 
-def _clear() -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-
 def _tell(status: LabStatus[Any]) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{status.state} · {status.share:.0%} · {status.phase}", end="", file=sys.stderr, flush=True)
+    show_progress(f"{status.state} · {status.share:.0%} · {status.phase}")
 
 
 def _print(result: Result) -> None:
@@ -97,7 +90,7 @@ def _print(result: Result) -> None:
     print(f"  {'conversion peak':<16} {format_bytes(result.conversion_peak_bytes):>10}")
     times = [format_duration_us(seconds * 1e6) for seconds in (result.seconds, result.baseline_seconds)]
     ratio = result.seconds / result.baseline_seconds
-    print(f"  {'forward pass':<16} {times[0]:>10}  {ratio:>6.2f} of {times[1]}, one thread{_spread(result)}")
+    print(f"  {'forward pass':<16} {times[0]:>10}  {ratio:>6.2f} of {times[1]}, one thread{result.spread_phrase}")
     print(f"  {'loss':<16} {quality.loss:>10.4f}  {quality.loss - before.loss:>+.4f} nats per {result.unit}")
     print(f"  {'perplexity':<16} {quality.perplexity:>10.3f}  was {before.perplexity:.3f}")
     print(f"  {'accuracy':<16} {quality.accuracy:>10.1%}  was {before.accuracy:.1%}")
@@ -112,13 +105,6 @@ def _print(result: Result) -> None:
         print(f"  {layer.name} alone: loss {layer.loss:.4f}, {layer.loss - before.loss:+.4f}")
     for note in result.notes:
         print(f"Note: {note}")
-
-
-def _spread(result: Result) -> str:
-    if result.seconds_spread is None:
-        return ""
-    low, high = (format_duration_us(seconds * 1e6) for seconds in result.seconds_spread)
-    return f"; {low} to {high}"
 
 
 def _print_list(as_json: bool) -> None:

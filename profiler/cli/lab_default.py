@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from profiler.cli.command import DONE, FAILED_RUN, print_json
+from profiler.cli.command import DONE, FAILED_RUN, print_json, show_progress
 from profiler.compression.default_lab import default_lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
@@ -45,8 +45,7 @@ def run(model: str, workers: int, *, fresh: bool, as_json: bool, progress: Calla
 
 
 def _print(experiment: Experiment, found: Result | HeadroomError, *, first: bool) -> None:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    show_progress()
     if first:
         print(f"{'held':>6} {'file':>6} {'loss':>9} {'time':>6}  technique  [measured; shares of the untouched model's]")
     if isinstance(found, Result):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from profiler.analysis.blocks import Lane
-from profiler.cli.command import require
+from profiler.cli.command import require, show_progress
 from profiler.cli.job import named_model
 from profiler.errors import SpecError
 from profiler.formats.opening import SNAPSHOT_SUFFIXES, Reading, open_file
@@ -92,6 +92,6 @@ def progress_shown(doing: str) -> Iterator[Callable[[float], None] | None]:
         yield None
         return
     try:
-        yield lambda share: print(f"\r\033[K{doing}: {share:.0%}", end="", file=sys.stderr, flush=True)
+        yield lambda share: show_progress(f"{doing}: {share:.0%}")
     finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        show_progress()

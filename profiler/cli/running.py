@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
-from profiler.cli.command import Parser, output_path, require
+from profiler.cli.command import Parser, output_path, require, show_progress
 from profiler.errors import JobFailed, SpecError, StorageError
 from profiler.jobs.manager import JobManager
 from profiler.jobs.run import Limits, RunState, RunStatus
@@ -64,8 +63,8 @@ def _wait(manager: JobManager, status: RunStatus) -> RunStatus:
     try:
         while not status.state.final:
             line = f"{status.state} · step {status.step} of {status.num_steps} · {status.phase}" if status.num_steps else str(status.state)
-            if sys.stderr.isatty() and line != shown:
-                print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+            if line != shown:
+                show_progress(line)
                 shown = line
             time.sleep(_POLL_SECONDS)
             status = manager.status(status.run_id)
@@ -74,7 +73,7 @@ def _wait(manager: JobManager, status: RunStatus) -> RunStatus:
         raise
     finally:
         if shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            show_progress()
     return status
 
 

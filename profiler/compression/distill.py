@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from profiler.compression.fine_tune import cross_entropy, train
-from profiler.compression.quality import counted, evaluate
+from profiler.compression.fine_tune import control_loss, cross_entropy, first_half, train
+from profiler.compression.quality import counted
 from profiler.compression.subject import Subject
 from profiler.compression.task import Batch
 
@@ -23,17 +22,9 @@ def distill(subject: Subject, steps: int, lr: float, temperature: float, weight:
             target, _ = counted(task.logits(teacher, batch.inputs), batch)
         return weight * soft_loss(counted(logits, batch)[0], target, temperature) + (1 - weight) * cross_entropy(logits, batch)
 
-    def tell(offset: float) -> Callable[[str, float], None]:
-        return lambda phase, share: subject.tell(phase, offset + share / 2)
-
-    def control() -> float:
-        untaught = task.smaller(subject.seed)
-        train(task, untaught, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.5))
-        return evaluate(partial(task.logits, untaught), task.held_out()).loss
-
     student = task.smaller(subject.seed)
-    train(task, student, steps=steps, lr=lr, seed=subject.seed, loss=taught, tell=tell(0.0))
-    subject.model, subject.control = student, control
+    train(task, student, steps=steps, lr=lr, seed=subject.seed, loss=taught, tell=first_half(subject.tell))
+    subject.model, subject.control = student, partial(control_loss, subject, partial(task.smaller, subject.seed), steps, lr)
     subject.note_changed(1, "student")
 
 

@@ -22,16 +22,21 @@ def recover(subject: Subject, steps: int, lr: float) -> None:
     """Train the subject's model, zeros of pruning kept; its control is the untouched model, trained in the same way."""
     masked = {name: mask for name, mask in subject.masks.items() if name in dict(subject.model.named_parameters())}
 
-    def tell(offset: float) -> Callable[[str, float], None]:
-        return lambda phase, share: subject.tell(phase, offset + share / 2)
+    tell = first_half(subject.tell)
+    train(subject.task, subject.model, steps=steps, lr=lr, seed=subject.seed, masks=masked, tell=tell)
+    subject.control = partial(control_loss, subject, subject.task.build, steps, lr)
 
-    def control() -> float:
-        untouched = subject.task.build()
-        train(subject.task, untouched, steps=steps, lr=lr, seed=subject.seed, tell=tell(0.5))
-        return evaluate(partial(subject.task.logits, untouched), subject.task.held_out()).loss
 
-    train(subject.task, subject.model, steps=steps, lr=lr, seed=subject.seed, masks=masked, tell=tell(0.0))
-    subject.control = control
+def control_loss(subject: Subject, make: Callable[[], nn.Module], steps: int, lr: float) -> float:
+    """Train what ``make`` returns as the subject's model was, on the data alone, and return its loss: the second half of the work."""
+    task, control = subject.task, make()
+    train(task, control, steps=steps, lr=lr, seed=subject.seed, tell=lambda phase, share: subject.tell(phase, (1 + share) / 2))
+    return evaluate(partial(task.logits, control), task.held_out()).loss
+
+
+def first_half(tell: Callable[[str, float], None]) -> Callable[[str, float], None]:
+    """Return what tells of training whose control is trained afterwards."""
+    return lambda phase, share: tell(phase, share / 2)
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any, Self
 from profiler.compression.experiment import Experiment
 from profiler.errors import FormatError, StorageError
 from profiler.storage import RunStore
-from profiler.units import MIB
+from profiler.storage.json_file import write_json
+from profiler.units import MIB, format_duration_us
 
 _MAX_RESULT_BYTES = MIB
 
@@ -115,6 +115,14 @@ class Result:
         """Return ``held_bytes``, ``resident_bytes`` or ``file_bytes`` as a share of the baseline's."""
         return float(getattr(self.size, name) / max(1, getattr(self.baseline_size, name)))
 
+    @property
+    def spread_phrase(self) -> str:
+        """From where to where the passes went, to follow their median, as ``; 63.6 ms to 75.0 ms``; empty where it was not kept."""
+        if self.seconds_spread is None:
+            return ""
+        low, high = (format_duration_us(seconds * 1e6) for seconds in self.seconds_spread)
+        return f"; {low} to {high}"
+
     def facts(self) -> dict[str, Any]:
         """Return one flat row of plain data, as the command line prints and pages tabulate."""
         row: dict[str, Any] = {"model": self.experiment.model, "technique": self.experiment.technique, "seed": self.experiment.seed}
@@ -186,15 +194,12 @@ class ResultStore:
             StorageError: the store is read-only or full.
         """
         path = self.folder / f"{key}.json"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if weights is not None and weights.exists():
                 shutil.move(weights, self.weights_path(key))
-            temporary.write_text(json.dumps(result.to_json()), encoding="utf-8")
-            temporary.replace(path)
+            write_json(path, result.to_json())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StorageError(
                 f"{path} cannot be written: {error.strerror}. Free space there, or choose another folder (HEADROOM_HOME)."
             ) from error

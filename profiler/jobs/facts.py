@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from profiler.errors import CaptureUnavailable, JobFailed
 from profiler.jobs.key import versions
 from profiler.jobs.lab_runs import Asked, Found
 from profiler.spec import canonical_json
+from profiler.storage.json_file import keep_json
 
 _OPTIONAL = ("scikit-learn", "gensim")
 """Packages that decide what is measured of text."""
@@ -82,21 +82,10 @@ def _asked(
             found = parse(answer)
         except (ValueError, TypeError, KeyError):
             raise JobFailed(f"{title} could not be measured: the worker said something else. Try again.") from None
-        _keep(kept, answer)
+        keep_json(kept, answer)
         return found
 
     return Asked(title=title, question=lambda: question, find=find, take=take, check=check)
-
-
-def _keep(path: Path, answer: Any) -> None:
-    """Write it for the next time; on a read-only or full disk it is measured again instead."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(answer), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        return
 
 
 def _check_text() -> None:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from profiler.errors import FormatError, HeadroomError, SpecError, StorageError
 from profiler.jobs.run import LivePoint, Order, Outcome, RunState, RunStatus, Standing
+from profiler.storage.json_file import write_json
 from profiler.tracing.progress import Progress
 from profiler.units import MIB
 
@@ -48,8 +49,8 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True)
-            _write(self.path / "job.json", order.to_json())
-            _write(self.path / "state.json", asdict(standing))
+            write_json(self.path / "job.json", order.to_json())
+            write_json(self.path / "state.json", asdict(standing))
         except OSError as error:
             self.remove()
             raise StorageError(
@@ -82,7 +83,7 @@ class RunFolder:
         Raises:
             OSError: the disk is full or went away.
         """
-        _write(self.path / "state.json", asdict(standing))
+        write_json(self.path / "state.json", asdict(standing))
 
     def progress(self) -> Progress | None:
         """Return what the worker told last, or None."""
@@ -91,7 +92,7 @@ class RunFolder:
     def write_progress(self, progress: Progress) -> None:
         """Replace the worker's progress; on a full disk it stays as it was."""
         try:
-            _write(self.path / "progress.json", asdict(progress))
+            write_json(self.path / "progress.json", asdict(progress))
         except OSError:
             return
 
@@ -101,7 +102,7 @@ class RunFolder:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Write how the worker ended."""
-        _write(self.path / "outcome.json", asdict(outcome))
+        write_json(self.path / "outcome.json", asdict(outcome))
 
     def ask_to_cancel(self) -> None:
         """Leave the mark on which the manager ends the run."""
@@ -212,12 +213,3 @@ def find_folder(jobs: Path, run_id: str) -> RunFolder:
 def all_folders(jobs: Path) -> list[RunFolder]:
     """Return the folders of all runs below ``jobs``."""
     return [RunFolder(path) for path in jobs.glob("*-*") if _RUN_ID.fullmatch(path.name)]
-
-
-def _write(path: Path, data: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(data), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

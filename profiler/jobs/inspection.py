@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from profiler.jobs.run import Limits
 from profiler.optimizations.precision import ITEMSIZES
 from profiler.spec import Model, canonical_json
 from profiler.storage import RunStore
+from profiler.storage.json_file import keep_json
 from profiler.units import GIB, MIB, format_bytes, format_duration_us
 
 _COMMAND = (sys.executable, "-m", "profiler.jobs.inspect")
@@ -53,7 +53,7 @@ def inspect_in_worker(
     if facts is None:
         with _one_at_a_time:
             facts = _read(kept) or _ask_worker(question, command, limits)
-            _keep(kept, facts)
+            keep_json(kept, facts)
     return facts
 
 
@@ -107,14 +107,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def _keep(path: Path, facts: dict[str, Any]) -> None:
-    """Write the facts for the next time; on a read-only or full disk they are found again instead."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(facts), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        return

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.errors import HeadroomError
+from profiler.storage.json_file import write_json
 
 if TYPE_CHECKING:
     from profiler.compression.task import Task
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str], load: Load = lab.load) -> int:
     except Exception as error:  # noqa: BLE001  # whatever happens is told to the user, with the traceback kept beside it
         traceback.print_exc()
         answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:_MAX_MESSAGE]}
-    _write(folder / "answer.json", answer)
+    write_json(folder / "answer.json", answer)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # quantization libraries have crashed when Python took them down, after the answer was there
@@ -101,13 +102,7 @@ class _Teller:
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _TOLD_SECONDS
-            _write(self._path, {"phase": phase, "share": min(max(share, 0.0), 1.0)})
-
-
-def _write(path: Path, data: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data), encoding="utf-8")
-    temporary.replace(path)
+            write_json(self._path, {"phase": phase, "share": min(max(share, 0.0), 1.0)})
 
 
 if __name__ == "__main__":
