@@ -104,7 +104,7 @@ def _metrics(result: Result) -> None:
             "Loss",
             f"{result.quality.loss:.4f}",
             f"Mean cross entropy on held-out text, in nats per {result.unit}.",
-            f"{gain:+.4f} against {result.baseline_quality.loss:.4f}",
+            f"{gain:+.4f} against {result.baseline_quality.loss:.4f}, nats per {result.unit}",
         ),
     ]
     components.metrics(row)

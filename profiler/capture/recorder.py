@@ -149,6 +149,7 @@ class Recorder(Session):
 
     def _count_existing(self) -> list[Label]:
         """Return every tensor that Python knows, since torch tells nothing of what was made before; their ends are watched."""
+        gc.collect()  # what nobody holds any more is not of this run, nor is the moment that Python would find it
         labels = []
         for tensor in gc.get_objects():
             if issubclass(type(tensor), torch.Tensor):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from profiler import read_recording
 from profiler.analysis.summary import summarize
@@ -129,6 +130,16 @@ def test_a_second_run_of_a_job_has_the_same_peak_and_the_same_loss(tmp_path: Pat
     assert summarize(first)["peak_allocated_bytes"] == summarize(second)["peak_allocated_bytes"]
     assert first.scalars.to_pylist() == second.scalars.to_pylist()
     assert [row["step"] for row in first.scalars.to_pylist()] == [0, 1, 2]
+
+
+def test_garbage_of_before_is_no_part_of_a_recording(tmp_path: Path) -> None:
+    cycle: list[object] = [torch.zeros(54_321)]
+    cycle.append(cycle)
+    del cycle
+
+    recording = capture(tmp_path / "garbage.headroom", job("tiny-lstm"))
+
+    assert 4 * 54_321 not in recording.events["requested_bytes"].to_pylist()
 
 
 def test_phases_stand_in_the_order_of_the_statements(tmp_path: Path) -> None:

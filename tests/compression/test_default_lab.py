@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import psutil
@@ -22,6 +23,13 @@ from profiler.jobs.run import RunState
 from tests.conftest import ROOT
 
 WORKER = (sys.executable, "-m", "tests.compression.fake_lab_worker")
+
+
+@pytest.fixture
+def workers() -> Callable[[], int]:
+    """Count the child processes of this one beyond those that other tests left: a browser, an app."""
+    others = set(psutil.Process().children())
+    return lambda: len(set(psutil.Process().children()) - others)
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +73,13 @@ def test_formats_that_leave_zeros_out_follow_what_makes_zeros_and_indices_what_i
     }
 
 
-def test_many_are_measured_two_at_a_time_and_one_that_fails_does_not_stop_the_others() -> None:
+def test_many_are_measured_two_at_a_time_and_one_that_fails_does_not_stop_the_others(workers: Callable[[], int]) -> None:
     wanted = [Experiment.of(model, ("bfloat16",)) for model in ("tiny", "refused", "broken", "tiny-lstm")]
     most = 0
 
     def count(status: LabStatus[Result]) -> None:
         nonlocal most
-        most = max(most, len(psutil.Process().children()))
+        most = max(most, workers())
 
     found = dict(measure_each(wanted, workers=2, command=WORKER, progress=count))
 
@@ -92,7 +100,7 @@ def test_what_a_missing_package_forbids_is_told_and_the_rest_goes_on(monkeypatch
     assert isinstance(found[wanted[1]], Result)
 
 
-def test_no_worker_goes_on_when_the_caller_stops() -> None:
+def test_no_worker_goes_on_when_the_caller_stops(workers: Callable[[], int]) -> None:
     class Stopped(Exception):
         pass
 
@@ -103,7 +111,7 @@ def test_no_worker_goes_on_when_the_caller_stops() -> None:
     with pytest.raises(Stopped):
         list(measure_each([Experiment.of("slow", (), seed=seed) for seed in range(3)], command=WORKER, progress=stop))
 
-    assert not psutil.Process().children()
+    assert not workers()
 
 
 def test_the_command_prints_the_default_lab_as_it_goes_and_as_one_json_value(

