@@ -12,35 +12,35 @@ from profiler.simulate.notebook import SimulatedNotebook
 
 
 def cpu_kernels(memory: HostMemory, notebook: SimulatedNotebook) -> dict[Any, Callable[..., Any]]:
-    """Return how to run such operators, by their overload; called with the operator, its arguments and its keyword arguments."""
+    """Return how to run such operators, by their overload, called as `Tracker` says."""
 
-    def embedding_dense_backward(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def embedding_dense_backward(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Copy a gradient that does not lie in one piece, after the result is there (ATen/native/Embedding.cpp)."""
-        result = func(*args, **kwargs)
+        result = run()
         notebook.hold_tensors(result, memory)
         if not args[0].is_contiguous():
             notebook.free(notebook.allocate(args[0].nbytes, memory), memory)
         return result
 
-    def promoting(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def promoting(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Copy operands of another dtype than the common one before there is a result (ATen/TensorIterator.cpp); GPUs cast as they read."""
         operands = [arg for arg in args if isinstance(arg, torch.Tensor)]
         if len({operand.dtype for operand in operands}) < 2:
-            return func(*args, **kwargs)
+            return run()
         common = torch.result_type(*operands)
         copied = [operand for operand in operands if operand.dtype is not common and operand.numel()]
         if _is_in_place(func) and args[0].dtype is not common:
             copied.append(args[0])  # what is written has a place of its own in the common dtype, beside the copy of what is read
         copies = [notebook.allocate(operand.numel() * common.itemsize, memory) for operand in copied]
-        result = func(*args, **kwargs)
+        result = run()
         notebook.hold_tensors(result, memory)
         for copy in copies:
             notebook.free(copy, memory)
         return result
 
-    def sum_in(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def sum_in(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         """Copy the summands where the sum has another dtype, after the result is there (ATen/native/ReduceOpsUtils.h)."""
-        result = func(*args, **kwargs)
+        result = run()
         if result.dtype is not args[0].dtype:
             notebook.hold_tensors(result, memory)
             notebook.free(notebook.allocate(args[0].numel() * result.dtype.itemsize, memory), memory)

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 Key = tuple[Any, ...]
 """Of a call: what decides its result, and so its cost."""
-_Recipe = Callable[[Sequence[Any]], Any]
+Recipe = Callable[[Sequence[Any]], Any]
 """Makes an operator's result again, given its positional arguments."""
 
 _DECIDED_BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view)
@@ -37,7 +37,8 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()
         self.cache_enabled = False  # torch's forgets which results of one operator share a storage
-        self._recipes: dict[Key, _Recipe] = {}
+        self.recipes: dict[Key, Recipe] = {}
+        """Of the calls that were seen before."""
         self._attributes: dict[torch.device, dict[str, Any]] = {}
 
     @classmethod
@@ -49,24 +50,21 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
         key = self.key_of(func, args, kwargs)
         if key is None:
             return self.dispatch(func, types, args, kwargs)
-        recipe = self._recipes.get(key)
+        recipe = self.recipes.get(key)
         if recipe is not None:
             return recipe(args)
         recipe = self._recipe_of_lists(func, args) if _is_elementwise(func) else None
         if recipe is not None:
-            self._recipes[key] = recipe
+            self.recipes[key] = recipe
             return recipe(args)
         result = self.dispatch(func, types, args, kwargs)
         recipe = self._recipe(args, kwargs, result)
         if recipe is not None:
-            self._recipes[key] = recipe
+            self.recipes[key] = recipe
         return result
 
-    def call(self, key: Key | None, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Do what calling ``func`` does in a mode above this one, and spare the way through the dispatcher where the call is known."""
-        recipe = None if key is None else self._recipes.get(key)
-        if recipe is None:
-            return func(*args, **kwargs)
+    def made(self, recipe: Recipe, args: Sequence[Any]) -> Any:
+        """Return what a known call gives, in a mode above this one; the way through the dispatcher is spared."""
         with torch._C._DisableTorchDispatch():
             return recipe(args)
 
@@ -104,7 +102,7 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
                 parts += (kind, value)  # the kind too: 1, 1.0 and True are equal, and give other results
         return True
 
-    def _recipe_of_lists(self, func: Any, args: Sequence[Any]) -> _Recipe | None:
+    def _recipe_of_lists(self, func: Any, args: Sequence[Any]) -> Recipe | None:
         """Return how to make what an operator makes of lists, element by element; None where the elements are not alike.
 
         Torch works it out anew for every parameter of a model, which for an optimizer's first step takes longer than a forward.
@@ -119,7 +117,7 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
             return None
         return partial(_value, None) if func._schema.is_mutable else partial(_several, list, self._new, first)
 
-    def _recipe(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> _Recipe | None:
+    def _recipe(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Recipe | None:
         """Return how to make such a result; None where no form fits."""
         if type(result) in _VALUES:
             return partial(_value, result)

@@ -96,13 +96,14 @@ class SimulatedNotebook(Notebook):
     def hold_tensors(self, value: Any, memory: Memory) -> None:
         """Give the storages of a tensor, or of those in a list, their places, until they die; known ones keep theirs."""
         if isinstance(value, torch.Tensor):
-            self._hold(value.untyped_storage(), memory)
+            self.hold(value.untyped_storage(), memory)
         elif isinstance(value, (list, tuple)):
             for item in value:
                 if isinstance(item, torch.Tensor):
-                    self._hold(item.untyped_storage(), memory)
+                    self.hold(item.untyped_storage(), memory)
 
-    def _hold(self, storage: torch.UntypedStorage, memory: Memory) -> None:
+    def hold(self, storage: torch.UntypedStorage, memory: Memory) -> None:
+        """Give a storage its place, until it dies; a known one keeps its own."""
         key = storage._cdata
         if key in self._live:
             return

@@ -27,20 +27,20 @@ class PinnedMemory(HostMemory):
 
 
 def pinned_kernels(notebook: SimulatedNotebook) -> dict[Any, Callable[..., Any]]:
-    """Return how to run operators that can make a pinned tensor; called with the operator, its arguments and its keyword arguments.
+    """Return how to run operators that can make a pinned tensor, called as `Tracker` says.
 
     Fake tensors cannot be pinned, so they are made as plain tensors of the host, and get their place in pinned memory.
     """
     memory = PinnedMemory()
 
-    def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         if not kwargs.get("pin_memory"):
-            return func(*args, **kwargs)
+            return run()
         result = func(*args, **(kwargs | {"pin_memory": False}))
         notebook.hold_tensors(result, memory)
         return result
 
-    def copied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def copied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         result = _aten.clone.default(args[0])
         notebook.hold_tensors(result, memory)
         return result

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from profiler.simulate.fakes import Key, LeanFakeTensorMode
+from profiler.simulate.fakes import Key, LeanFakeTensorMode, Recipe
 from profiler.simulate.flops import Cost, cost_of
 from profiler.simulate.gradient_sums import in_place_sum
 from profiler.simulate.memory import Memory
@@ -30,8 +30,10 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
 class _Known(NamedTuple):
-    """What calls of one kind cost."""
+    """What is known of calls of one kind."""
 
+    recipe: Recipe | None
+    """Makes their result without asking torch again."""
     cost: Cost | None
     duration_ns: int
 
@@ -43,7 +45,8 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notebook: what happens is written there.
         fakes: runs the operators; the mode below this one.
         memory_of: the memory of a torch device; None for devices that hold nothing, such as meta.
-        kernels: how to run operators whose kernel allocates more than its result; called as ``kernel(func, args, kwargs)``.
+        kernels: how to run operators whose kernel allocates more than its result; called as ``kernel(func, args, kwargs, run)``, where
+            ``run()`` gives the operator's own result.
         duration_of: how long a call takes, in nanoseconds; the clock moves by it.
     """
 
@@ -52,16 +55,16 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notebook: SimulatedNotebook,
         fakes: LeanFakeTensorMode,
         memory_of: Callable[[torch.device], Memory | None],
-        kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]],
+        kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]],
         duration_of: Callable[[Cost], int],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notebook = notebook
         self._fakes = fakes
-        self._memory_of = memory_of
+        self._memory_of = cache(memory_of)
         self._kernels = kernels
         self._duration_of = duration_of
-        self._costs: dict[Key | None, _Known] = {}
+        self._known: dict[Key, _Known] = {}
         self._modules_by_sequence: dict[int, str | None] = {}
         self._last_sequence = 0
         self._marks: list[Any] = []
@@ -75,8 +78,9 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device  # C++ asks at every turn: more than half of all calls
         kwargs = kwargs or {}
-        if any(_is_wrapper(kind) for kind in types):
-            return NotImplemented  # what it is made of is worked on next, with this mode in place again
+        for kind in types:
+            if kind is not FakeTensor and _is_wrapper(kind):
+                return NotImplemented  # what it is made of is worked on next, with this mode in place again
         if func is _ITEM and isinstance(args[0], FakeTensor):
             return _value(args[0])
         if func is _DEVICE:
@@ -99,13 +103,16 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notebook, start_ns = self._notebook, self._notebook.now_ns
         notebook.standing = self._stand(func)
         key = self._fakes.key_of(func, args, kwargs)
+        known = None if key is None else self._known.get(key)
+        run = partial(func, *args, **kwargs) if known is None or known.recipe is None else partial(self._fakes.made, known.recipe, args)
         kernel = self._kernels.get(func)
-        result = self._fakes.call(key, func, args, kwargs) if kernel is None else kernel(func, args, kwargs)
-        for tensor in _tensors(result):
+        result = run() if kernel is None else kernel(func, args, kwargs, run)
+        for tensor in (result,) if type(result) is FakeTensor else _tensors(result):
             memory = self._memory_of(tensor.device)
             if memory is not None:
-                notebook.hold_tensors(tensor, memory)
-        known = self._costs.get(key) or self._cost(key, func, args, kwargs, result)
+                notebook.hold(tensor.untyped_storage(), memory)
+        if known is None:
+            known = self._learn(key, func, args, kwargs, result)
         if known.cost is not None:
             self._note(known.cost, known.duration_ns)
         if notebook.standing.in_backward:
@@ -127,11 +134,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         notebook.called(Call(notebook.now_ns, duration_ns, standing.module, standing.operator or "", cost.flops, cost.num_bytes))
         notebook.now_ns += duration_ns
 
-    def _cost(self, key: Key | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> _Known:
+    def _learn(self, key: Key | None, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> _Known:
         cost = cost_of(func, args, kwargs, result)
-        known = _Known(cost, 0 if cost is None else self._duration_of(cost))
+        recipe = None if key is None else self._fakes.recipes.get(key)
+        known = _Known(recipe, cost, 0 if cost is None else self._duration_of(cost))
         if key is not None:
-            self._costs[key] = known
+            self._known[key] = known
         return known
 
     def _stand(self, func: Any) -> Standing:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -77,10 +78,19 @@ class Notebook(ABC):
             for inner in plain_tensors(tensor):
                 storage, pointer = self.place_of(inner)
                 if storage is not None:
-                    shape = "x".join(map(str, inner.shape))
-                    dtype = str(inner.dtype).removeprefix("torch.")
+                    dtype, shape = _dtype_name(inner.dtype), _shape_name(inner.shape)
                     labels.append(Label(pointer, storage.nbytes(), self.device_of(inner), int(roles), dtype, shape, name))
         return labels
+
+
+@cache
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@lru_cache(maxsize=4096)  # a model's layers are alike
+def _shape_name(shape: torch.Size) -> str:
+    return "x".join(map(str, shape))
 
 
 def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
@@ -92,6 +102,8 @@ def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
         inner = [getattr(tensor, name) for name in names]
         return [plain for part in inner if isinstance(part, torch.Tensor) for plain in plain_tensors(part)]
     layout = tensor.layout
+    if layout is torch.strided:
+        return [tensor]
     if layout is torch.sparse_coo:
         return [tensor._indices(), tensor._values()]
     if layout in (torch.sparse_csr, torch.sparse_bsr):

@@ -9,6 +9,7 @@ from profiler.recording import Phase
 from profiler.tracing.raw import Interval, RawWindow
 
 _TORCH_PHASES = {"Optimizer.step#": Phase.OPTIMIZER, "Optimizer.zero_grad#": Phase.ZERO_GRAD}
+_PHASES_OF_KINDS = {"module": Phase.FORWARD, "node": Phase.BACKWARD}
 FORWARD_PHASES = frozenset({Phase.FORWARD, Phase.PREFILL, Phase.DECODE})
 
 
@@ -19,8 +20,8 @@ def phase_intervals(raw: RawWindow) -> list[Interval]:
     forward and the backward that follows belongs to the forward, since the loss is made there.
     """
     marked = [interval for interval in raw.intervals if interval.kind == "phase"]
-    parts = outermost(part for interval in raw.intervals if (part := _part(interval)))
-    derived = [part for part in parts if not any(_overlap(part, mark) for mark in marked)]
+    parts = outermost(interval for interval in raw.intervals if _derived_phase(interval))
+    derived = [_part(part) for part in parts if not any(_overlap(part, mark) for mark in marked)]
     phases = _joined(sorted([*marked, *derived], key=lambda interval: interval.start_ns))
     return [phase._replace(kind="phase") for phase in phases]
 
@@ -52,21 +53,20 @@ def _joined(parts: list[Interval]) -> list[Interval]:
     return joined
 
 
-def _part(interval: Interval) -> Interval | None:
-    if interval.kind == "module":
-        return interval._replace(kind="derived", name=Phase.FORWARD)
-    if interval.kind == "node":
-        return interval._replace(kind="derived", name=Phase.BACKWARD)
+def _part(interval: Interval) -> Interval:
+    return interval._replace(kind="derived", name=_derived_phase(interval) or "")
+
+
+def _derived_phase(interval: Interval) -> Phase | None:
     if interval.kind == "torch":
-        phase = next((phase for prefix, phase in _TORCH_PHASES.items() if interval.name.startswith(prefix)), None)
-        return interval._replace(kind="derived", name=phase) if phase else None
-    return None
+        return next((phase for prefix, phase in _TORCH_PHASES.items() if interval.name.startswith(prefix)), None)
+    return _PHASES_OF_KINDS.get(interval.kind)
 
 
 def update_intervals(raw: RawWindow, phases: list[Interval]) -> list[Interval]:
     """Return the optimizers' steps that run within another phase, as in backward, parameter by parameter."""
     others = [phase for phase in phases if phase.name != Phase.OPTIMIZER]
-    steps = [part for interval in raw.intervals if interval.kind == "torch" and (part := _part(interval)) and part.name == Phase.OPTIMIZER]
+    steps = [_part(interval) for interval in raw.intervals if interval.kind == "torch" and _derived_phase(interval) is Phase.OPTIMIZER]
     return [step for step in outermost(steps) if any(_overlap(step, phase) for phase in others)]
 
 

@@ -21,6 +21,8 @@ class KernelCall:
     func: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    run: Callable[[], Any]
+    """Gives the operator's results on fake tensors; they get their places after the kernel returns."""
     gpu: Gpu
     memory: DeviceMemory
     notebook: SimulatedNotebook
@@ -30,10 +32,6 @@ class KernelCall:
         """Whether its first tensor is on the GPU."""
         first = next((value for value in self.args if isinstance(value, torch.Tensor)), None)
         return first is not None and first.device == GPU_DEVICE
-
-    def run(self) -> Any:
-        """Return the operator's results on fake tensors; they get their places after the kernel returns."""
-        return self.func(*self.args, **self.kwargs)
 
     @contextmanager
     def scratch(self, num_bytes: int) -> Iterator[None]:
@@ -47,9 +45,9 @@ class KernelCall:
         finally:
             self.notebook.free(place, self.memory)
 
-    def hold(self, purpose: str, num_bytes: int) -> None:
-        """Allocate bytes that a library keeps until the process ends, unless it holds some for this purpose already."""
-        if num_bytes and purpose not in self.memory.held:
+    def hold(self, purpose: str, size: Callable[[], int]) -> None:
+        """Allocate ``size()`` bytes that a library keeps until the process ends, unless it holds some for this purpose already."""
+        if purpose not in self.memory.held and (num_bytes := size()):
             self.memory.held[purpose] = self.notebook.allocate(num_bytes, self.memory)
 
     def keep(self, result: Any) -> Any:
@@ -66,13 +64,13 @@ KERNELS: dict[Any, Kernel] = {}
 
 
 def kernels_for(gpu: Gpu, memory: DeviceMemory, notebook: SimulatedNotebook) -> dict[Any, Callable[..., Any]]:
-    """Return the kernels of a card, to be called with an operator, its arguments and its keyword arguments; host tensors take no part."""
+    """Return the kernels of a card, to be called as `Tracker` says; host tensors take no part."""
 
     def bound(kernel: Kernel) -> Callable[..., Any]:
-        def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            call = KernelCall(func, args, kwargs, gpu, memory, notebook)
-            return kernel(call) if call.is_on_gpu else call.run()
+        def call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+            bound_call = KernelCall(func, args, kwargs, run, gpu, memory, notebook)
+            return kernel(bound_call) if bound_call.is_on_gpu else run()
 
-        return run
+        return call
 
     return {func: bound(kernel) for func, kernel in KERNELS.items()}

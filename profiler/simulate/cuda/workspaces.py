@@ -10,6 +10,7 @@ cuBLAS: getCUDABlasLtWorkspace shares them only if TORCH_CUBLASLT_UNIFIED_WORKSP
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +45,9 @@ def lt_workspace_bytes() -> int:
 def _product(call: KernelCall) -> Any:
     result = call.keep(call.run())
     thread = "backward" if torch._C._current_graph_task_id() != -1 else "forward"
-    call.hold(f"cublas workspace of {thread}", workspace_bytes(call.gpu))
+    call.hold(f"cublas workspace of {thread}", partial(workspace_bytes, call.gpu))
     if call.func is _aten.addmm.default and call.args[0].dim() == 1:
-        call.hold(f"cublaslt workspace of {thread}", lt_workspace_bytes())
+        call.hold(f"cublaslt workspace of {thread}", lt_workspace_bytes)
     return result
 
 
