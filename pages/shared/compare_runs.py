@@ -11,7 +11,8 @@ from profiler.jobs.comparing import ComparisonRuns
 from profiler.jobs.run import CAPTURE, RunState
 from profiler.planner.comparison import Compared, Comparison, name_of
 
-_POLL_SECONDS = 0.5
+_SOON_SECONDS, _POLL_SECONDS = 0.1, 0.5
+"""How often to look: soon while what was asked for is on its way."""
 _OWNER = "compare_owner"
 _ENGINE_VERBS = {CAPTURE: "Measure"}
 
@@ -27,6 +28,11 @@ class _Followed:
         self.started: bool = before is not None and before.started and engine == before.runs.engine != CAPTURE
         if before is not None:
             before.runs.cancel(keeping=self.runs if self.started else None)
+
+    @property
+    def shows_asked(self) -> bool:
+        """Whether what was asked for is known, so that it is drawn before other runs take the processor."""
+        return {(), self.runs.comparison.asked} <= self.runs.look().footprints.keys()
 
     def cancel(self) -> None:
         """End the runs, and follow no change any more."""
@@ -47,7 +53,7 @@ def panel(comparison: Comparison, engine: str, *, place: str = "compare", label:
         SpecError: the baseline or the waterfall is not possible.
     """
     followed = _followed(comparison, engine, f"{place}_followed")
-    if followed.started:
+    if followed.started and not followed.shows_asked:
         followed.runs.advance()
     if followed.started and not followed.runs.ended:
         _follow(followed, place)
@@ -96,14 +102,16 @@ def _follow(followed: _Followed, place: str) -> None:
     """Draw the progress, which looks again by itself; the page is drawn anew when another run is done."""
     runs = followed.runs
     num_known = len(runs.compared().footprints)
+    is_drawn = False
 
     def poll() -> None:
-        known = runs.advance().footprints
-        if len(known) != num_known or runs.ended:
+        nonlocal is_drawn
+        if is_drawn and (len(runs.advance().footprints) != num_known or runs.ended):
             st.rerun()
+        is_drawn = True
         _draw_progress(followed, place)
 
-    components.fragment(poll, every_seconds=_POLL_SECONDS)
+    components.fragment(poll, every_seconds=_POLL_SECONDS if followed.shows_asked else _SOON_SECONDS)
 
 
 def _draw_progress(followed: _Followed, place: str) -> None:

@@ -24,6 +24,7 @@ Recipe = Callable[[Sequence[Any]], Any]
 _DECIDED_BY_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view)
 _DECIDED_BY_STORAGE = frozenset(f"aten::{name}" for name in ("as_strided", "set_", "resize_", "lift", "lift_fresh", "lift_fresh_copy"))
 """Operators that look at the size of a storage, or at tensors that are not fake yet."""
+_META = torch.device("meta")
 _VALUES = (int, float, bool, type(None))
 _ELEMENTWISE = frozenset(
     ("abs", "add", "addcdiv", "addcmul", "div", "lerp", "maximum", "mul", "neg", "reciprocal", "sign", "sqrt", "sub", "zero")
@@ -144,11 +145,11 @@ class LeanFakeTensorMode(FakeTensorMode):  # type: ignore[no-untyped-call]
         return partial(_several, kind, make, looks) if kind in (list, tuple) else partial(make, looks[0])
 
     def _new(self, look: _Look, args: Sequence[Any]) -> FakeTensor:
-        empty = torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device="meta")
+        empty = torch.empty_strided(look.shape, look.stride, dtype=look.dtype, device=_META)
         return self._fake(empty, look.device)
 
     def _view(self, look: _Look, args: Sequence[Any]) -> FakeTensor:
-        empty = torch.empty((0,), dtype=look.dtype, device="meta")
+        empty = torch.empty(0, dtype=look.dtype, device=_META)
         empty.set_(args[0].untyped_storage(), look.offset, look.shape, look.stride)
         return self._fake(empty, look.device)
 
