@@ -11,7 +11,7 @@ from profiler.jobs.comparing import ComparisonRuns
 from profiler.jobs.run import CAPTURE, RunState
 from profiler.planner.comparison import Compared, Comparison, name_of
 
-_SOON_SECONDS, _POLL_SECONDS = 0.1, 0.5
+_SOON_SECONDS, _POLL_SECONDS = 0.3, 0.5
 """How often to look: soon while what was asked for is on its way."""
 _OWNER = "compare_owner"
 _ENGINE_VERBS = {CAPTURE: "Measure"}
@@ -106,8 +106,10 @@ def _follow(followed: _Followed, place: str) -> None:
 
     def poll() -> None:
         nonlocal is_drawn
-        if is_drawn and (len(runs.advance().footprints) != num_known or runs.ended):
-            st.rerun()
+        if is_drawn:
+            if len(runs.look().footprints) != num_known or runs.ended:
+                st.rerun()
+            runs.advance()
         is_drawn = True
         _draw_progress(followed, place)
 
