@@ -23,6 +23,7 @@ class Standing(NamedTuple):
 
 
 NOWHERE = Standing(None, None, False, False)
+_WITHOUT_LENGTH = ("labels", "gone")
 _NO_PLACE = Place(0, 0, None)
 
 
@@ -48,9 +49,12 @@ class SimulatedNotebook(Notebook):
         self._raw = RawWindow(0, 0)
         self._segments = SegmentRows()
         self._live: dict[int, _Live] = {}
+        self._nodes: list[int] = []
+        """When the first of autograd's nodes in a row began and the last one ended."""
 
     def turn_page(self) -> tuple[RawWindow, SegmentRows]:
         """Return the window that ends now and begin the next."""
+        self._end_nodes()
         raw, self._raw = self._raw, RawWindow(self.now_ns, 0)
         raw.end_ns = self.tick()
         raw.intervals.sort(key=lambda interval: interval.start_ns)
@@ -64,15 +68,18 @@ class SimulatedNotebook(Notebook):
 
     def open(self, note: Note) -> _OpenNote:
         """Begin an interval now."""
+        if note.kind not in _WITHOUT_LENGTH:
+            self._end_nodes()
         if note.kind == "module":
             self.modules.append(note.name)
         return _OpenNote(self, note, self.tick())
 
     def close(self, note: Note, start_ns: int) -> None:
         """End an interval now; a note without length is an event."""
-        if note.kind in ("labels", "gone"):
+        if note.kind in _WITHOUT_LENGTH:
             self._raw.events.append(NoteEvent(start_ns, note))
             return
+        self._end_nodes()
         kind = note.kind
         if kind == "module":
             self.modules.pop()
@@ -83,7 +90,12 @@ class SimulatedNotebook(Notebook):
 
     def ran_node(self, start_ns: int) -> None:
         """Note that autograd ran something of a backward since ``start_ns``."""
-        self._raw.intervals.append(Interval("node", "", start_ns, self.tick()))
+        self._nodes[:] = (self._nodes[0] if self._nodes else start_ns), self.tick()
+
+    def _end_nodes(self) -> None:
+        if self._nodes:
+            self._raw.intervals.append(Interval("node", "", *self._nodes))
+            self._nodes.clear()
 
     def called(self, call: Call) -> None:
         """Note an operator's call."""
