@@ -7,8 +7,9 @@ the least of the repeats. Three ways begin once the program is imported, and end
 - ``import``: the pickle read with its stacks, blocks sized and categorized, the recording file written;
 - ``pt_snap_import``: ``pt-snap import`` of pt-snap-cli (0.4.1 was measured); install it anywhere and name its path;
 - ``trace_plot``: what ``python -m torch.cuda._memory_viz trace_plot`` does: the data pickled again into a page, nothing looked into.
-Two include the start of Python and all imports: ``import_in_worker``, which is what the dashboard does, and ``pt_snap_import_with_start``.
-``read_and_replay`` is the pickle read and replayed through the allocator, nothing kept of call stacks.
+``read_and_replay`` is the pickle read and replayed through the allocator, nothing kept of call stacks. Four are whole, with the start of
+Python and all imports: ``import_in_worker``, which is what the dashboard does, and the commands ``pt_snap_import_with_start``,
+``replay_command`` (``python -m profiler replay``, which reads in a process of its own) and ``trace_plot_command``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(_ROOT))
 
 from profiler.allocator.replay import replay
 from profiler.formats.convert import to_recording
@@ -81,6 +83,8 @@ def measure(path: Path, folder: Path, pt_snap: Path | None, repeats: int) -> dic
         "import": lambda: write_recording(to_recording(read_snapshot(path)), out),
         "import_in_worker": lambda: read_in_worker(path, out),
         "trace_plot": _trace_plot(path, folder / "out.html"),
+        "replay_command": lambda: _run("profiler", "replay", path, "--json"),
+        "trace_plot_command": lambda: _run("torch.cuda._memory_viz", "trace_plot", path, "--output", folder / "out.html"),
     }
     if pt_snap is not None:
         ways["pt_snap_import_with_start"] = lambda: inside.append(_pt_snap(pt_snap, path, folder))
@@ -105,6 +109,10 @@ def _trace_plot(path: Path, out: Path) -> Callable[[], None]:
         out.write_text(_memory_viz.trace_plot(data), encoding="utf-8")
 
     return plot
+
+
+def _run(module: str, *arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=_ROOT, capture_output=True, check=True)
 
 
 def _pt_snap(script: Path, path: Path, folder: Path) -> float:
