@@ -28,8 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(_ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from profiler.allocator.replay import replay
 from profiler.formats.convert import to_recording
@@ -112,7 +111,8 @@ def _trace_plot(path: Path, out: Path) -> Callable[[], None]:
 
 
 def _run(module: str, *arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=_ROOT, capture_output=True, check=True)
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=root, capture_output=True, check=True)
 
 
 def _pt_snap(script: Path, path: Path, folder: Path) -> float:
