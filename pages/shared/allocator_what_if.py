@@ -77,7 +77,8 @@ def table(recording_id: str, lane: Lane | None, choice: Choice) -> pd.DataFrame:
     components.table(frame, key="what_if", alt="Reserved memory under each setting", height="content")
     st.caption(
         "Simulated. Fragmentation is where reserved is highest: external is reserved and not allocated, internal is allocated and not "
-        "requested. The smallest card is what the allocator must be able to reserve, to 2 MiB; a card needs the CUDA context beside it."
+        "requested, and inactive split is what is free in segments that are partly in use: it cannot go back to the driver. "
+        "The smallest card is what the allocator must be able to reserve, to 2 MiB; a card needs the CUDA context beside it."
     )
     return frame
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from profiler.allocator.config import NEWEST, AllocatorConfig
+from profiler.allocator.config import NEWEST, AllocatorConfig, bare_text
 from profiler.allocator.driver import Driver
 from profiler.allocator.out_of_memory import explain_out_of_memory
 from profiler.allocator.recorded import Recorded, recorded
@@ -32,7 +32,10 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "replay", _run, "say what the CUDA caching allocator reserves for a recording's requests")
     add_file_option(command)
     command.add_argument(
-        "--alloc-conf", metavar="TEXT", help="other settings, as in PYTORCH_CUDA_ALLOC_CONF, such as expandable_segments:True"
+        "--alloc-conf",
+        metavar="TEXT",
+        type=bare_text,
+        help="other settings, as in PYTORCH_CUDA_ALLOC_CONF, such as expandable_segments:True",
     )
     command.add_argument("--torch", metavar="VERSION", help="the torch version whose rules apply, such as 2.6")
     command.add_argument("--capacity", metavar="SIZE", help="what the allocator may reserve, such as 24GiB; without it, no limit")
@@ -160,6 +163,8 @@ def _print(result: dict[str, Any]) -> None:
     shares = result["fragmentation"]
     print(f"When reserved first was at its peak, {shares['external']:.1%} of it held no tensor.")
     print(f"Rounding and slack took {shares['internal']:.2%} of allocated then.")
+    split = format_bytes(shares["inactive_split_bytes"])
+    print(f"Inactive split was {split}: free in segments that are partly in use, which cannot go back to the driver.")
     print(f"{result['num_segment_allocs']:,} segments from the driver, {result['num_retries']:,} retries")
     if result["oom"]:
         oom = result["oom"]

@@ -15,8 +15,9 @@ def what_if_table(trials: Sequence[Trial], smallest: Mapping[str, int], events: 
     """Return one row a setting: what it would have reserved, how it fragments, what it asked of the driver, whether it fits.
 
     Columns: setting, peak_reserved_bytes, against_default_bytes, peak_allocated_bytes, external_fragmentation_share,
-    internal_fragmentation_share (both where reserved is highest), driver_calls (cudaMalloc, or mappings), retries, out_of_memory,
-    smallest_card_bytes. Where memory ran out, the numbers tell how far it came.
+    internal_fragmentation_share, inactive_split_bytes (free in segments that are partly in use; all three where reserved is highest),
+    driver_calls (cudaMalloc, or mappings), retries, out_of_memory, smallest_card_bytes. Where memory ran out, the numbers tell how far it
+    came.
 
     Args:
         trials: the settings on one card; the first is what the others are compared with.
@@ -31,6 +32,7 @@ def what_if_table(trials: Sequence[Trial], smallest: Mapping[str, int], events: 
             "peak_allocated_bytes": trial.peak_allocated_bytes,
             "external_fragmentation_share": trial.at_peak.external,
             "internal_fragmentation_share": trial.at_peak.internal,
+            "inactive_split_bytes": trial.at_peak.inactive_split_bytes,
             "driver_calls": trial.num_segment_allocs,
             "retries": trial.num_retries,
             "out_of_memory": _out_of_memory(trial, events.get(trial.name, -1)),

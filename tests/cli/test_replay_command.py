@@ -86,6 +86,14 @@ def test_a_card_that_is_too_small_says_what_and_where_and_what_helps(run: Run, i
     assert {"alloc_conf": "expandable_segments:True", "peak_reserved_bytes": 80 * MIB} in oom["remedies"]
 
 
+def test_what_is_free_in_segments_that_are_partly_in_use_is_told(run: Run, imported: Import) -> None:
+    """Four segments of 20 MiB hold six blocks of 9 MiB when the segment of 18 MiB comes."""
+    path = imported(fragmented())
+
+    assert run("replay", path, "--json").json["fragmentation"]["inactive_split_bytes"] == (80 - 54) * MIB
+    assert "Inactive split was 26.0 MiB: free in segments that are partly in use" in run("replay", path).out
+
+
 def test_a_terminal_is_told_how_far_replaying_and_trying_are(run: Run, imported: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     path = imported(fragmented())
     quiet = run("replay", path, "--capacity", "90MiB")

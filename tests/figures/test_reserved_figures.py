@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.trace import Kind, Trace
 from profiler.allocator.what_if import compare, smallest_card
 from profiler.analysis.reserved import ReservedSeries, lane_trace, recorded_reserved, simulated_reserved
 from profiler.analysis.segment_map import block_numbers, recorded_map, simulated_map
-from profiler.analysis.segment_view import view_segments
+from profiler.analysis.segment_view import segment_pages
 from profiler.analysis.timeline import Timeline
 from profiler.figures.reserved import add_fragmentation, fragmentation_figure, reserved_figure
 from profiler.figures.segments import segments_figure, segments_table
@@ -106,7 +107,7 @@ def test_fragmentation_over_a_timeline_leaves_the_clickable_trace_last() -> None
 
 def test_the_map_has_one_rectangle_a_block_in_its_segments_row() -> None:
     state = recorded_map(RECORDING, TIMELINE, TIMELINE.num_events - 1)
-    view = view_segments(state, "large")
+    [view] = segment_pages(state, "large")
     figure = segments_figure(view, TIMELINE.blocks, theme="dark")
 
     assert sum(len(trace.x) for trace in figure.data) == view.num_pieces
@@ -132,9 +133,9 @@ def test_an_allocated_block_has_its_categorys_colour_and_says_what_it_is() -> No
 
 
 def test_a_pool_without_segments_says_so() -> None:
-    state = recorded_map(RECORDING, TIMELINE, 0)
+    [view] = segment_pages(recorded_map(RECORDING, TIMELINE, 0), "small")
 
-    assert "No segment of this pool" in segments_figure(view_segments(state, "small"), TIMELINE.blocks).layout.annotations[0].text
+    assert "No segment of this pool" in segments_figure(view, TIMELINE.blocks).layout.annotations[0].text
 
 
 def test_the_table_of_segments_adds_up() -> None:
@@ -157,3 +158,11 @@ def test_settings_are_compared_with_the_first_of_them() -> None:
     assert table.loc["expandable_segments:True", "out_of_memory"] == "no"
     assert table.loc["default", "smallest_card_bytes"] == smallest[""] == 52 * MIB
     assert what_if_table(compare(TRACE, configs), {}, {})["out_of_memory"].tolist() == ["no limit", "no limit"]
+
+
+def test_the_table_says_what_is_free_in_segments_that_are_partly_in_use() -> None:
+    trace = Trace.of([Kind.ALLOC] * 3, [1, 2, 3], [9 * MIB, 4 * MIB, 30 * MIB], [0] * 3)
+    table = what_if_table(compare(trace, {"": AllocatorConfig()}), {}, {})
+
+    assert table.loc[0, "peak_reserved_bytes"] == (20 + 30) * MIB
+    assert table.loc[0, "inactive_split_bytes"] == 7 * MIB
