@@ -39,7 +39,9 @@ class MemoryFacts:
     free_bytes: int | None = None
     """What the driver still had for this process."""
     allowed_bytes: int | None = None
-    """What set_per_process_memory_fraction leaves this process."""
+    """What set_per_process_memory_fraction, or MPS, leaves this process."""
+    other_allocated_bytes: int | None = None
+    """What this process holds of an MPS device beside tensors."""
     process_bytes: int | None = None
     """What this process held on the device, with what is not PyTorch's."""
     other_process_bytes: tuple[int, ...] = ()
@@ -83,6 +85,7 @@ _PATTERNS = {
     "process_bytes": rf"this process has {_SIZE} memory in use",
     "allocated_bytes": rf"{_SIZE} is allocated by PyTorch|{_SIZE} already allocated|MPS allocated: {_SIZE}"
     rf"|Currently allocated {{0,20}}: {_SIZE}",
+    "other_allocated_bytes": rf"other allocations: {_SIZE}",
     "private_pool_bytes": rf"{_SIZE} allocated in private pools",
     "unallocated_bytes": rf"{_SIZE} is reserved by PyTorch but unallocated|{_SIZE} cached[;)]",
     "reserved": rf"{_SIZE} reserved in total by PyTorch",
@@ -104,6 +107,27 @@ def read_message(text: str) -> MemoryFacts:
     Raises:
         FormatError: the text is too long, or there is neither in it.
     """
+    match = _found(text)
+    part = " ".join(text[match.start() : match.start() + _AFTER].split())
+    if match["summary"]:
+        return _summary(text[match.start() :])
+    if match["cpu"]:
+        size = _CPU_BYTES.search(part)
+        return MemoryFacts(source="out-of-memory message", backend="CPU", requested_bytes=_bounded(size[1]) if size else None)
+    backend = match["backend"] or match["mps"] or ("HIP" if "hip" in match[0] else "CUDA")
+    return _message(part, backend)
+
+
+def message_start(text: str) -> int:
+    """Return the place of the first character of what `read_message` reads.
+
+    Raises:
+        FormatError: as `read_message`.
+    """
+    return _found(text).start()
+
+
+def _found(text: str) -> re.Match[str]:
     if len(text) > MAX_CHARS:
         raise FormatError(f"The text has {len(text):,} characters; at most {MAX_CHARS:,} are read. Paste the message itself.")
     found = list(_KINDS.finditer(text))
@@ -113,15 +137,7 @@ def read_message(text: str) -> MemoryFacts:
             "'CUDA out of memory. Tried to allocate', or what torch.cuda.memory_summary() printed."
         )
     messages = [match for match in found if match.lastgroup not in ("summary", "bare")]
-    match = (messages or found)[-1]
-    part = " ".join(text[match.start() : match.start() + _AFTER].split())
-    if match["summary"]:
-        return _summary(text[match.start() :])
-    if match["cpu"]:
-        size = _CPU_BYTES.search(part)
-        return MemoryFacts(source="out-of-memory message", backend="CPU", requested_bytes=_bounded(size[1]) if size else None)
-    backend = match["backend"] or match["mps"] or ("HIP" if "hip" in match[0] else "CUDA")
-    return _message(part, backend)
+    return (messages or found)[-1]
 
 
 def _message(part: str, backend: str) -> MemoryFacts:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from profiler.formats.messages import MemoryFacts, read_message
+from profiler.formats.messages import MemoryFacts, message_start, read_message
 from profiler.formats.redact import redact
 from profiler.formats.tensor_sizes import SizedTensor, driver_bytes, tensors_of_size
 from profiler.spec import Model, Workload
 from profiler.units import MIB, format_bytes
 
 _MAX_QUOTE = 1_200
+"""Characters from the message's first on."""
+_MAX_BEFORE = 400
+_SNAPSHOT = (
+    "Record a snapshot (torch.cuda.memory._record_memory_history, then _dump_snapshot) and open it here: it tells what the tensors are."
+)
 _FIXED_REQUESTS = {driver_bytes(1): "up to 1 MiB", driver_bytes(2 * MIB): "between 1 and 10 MiB"}
 
 
@@ -28,7 +33,7 @@ class Triage:
     tensors: tuple[SizedTensor, ...]
     """Tensors of the named model that have the requested size."""
     quote: str
-    """The text's end without paths and names."""
+    """The message, with a few lines before and after it, without paths and names."""
 
     def to_markdown(self) -> str:
         """Return all of it as Markdown, ready for a bug report; paths and names are left out."""
@@ -67,8 +72,21 @@ def triage(text: str, model: Model | None = None, workload: Workload | None = No
         explanation=tuple(_explanation(facts, tensors)),
         suggestions=tuple(_suggestions(facts, tensors)),
         tensors=tensors,
-        quote=redact(text, names)[-_MAX_QUOTE:].strip(),
+        quote=_quote(text, names),
     )
+
+
+def _quote(text: str, names: tuple[str, ...]) -> str:
+    """Return the text from the message on, after the few lines that lead to it.
+
+    Each half is redacted as a whole before it is cut: half of a path is none that a rule knows.
+    """
+    start = message_start(text)
+    before = redact(text[:start], names)
+    if len(before) > _MAX_BEFORE:
+        before = before[-_MAX_BEFORE:]
+        before = before.partition("\n")[2] or before
+    return (before + redact(text[start:], names)[:_MAX_QUOTE]).strip()
 
 
 def _is_too_large(facts: MemoryFacts) -> bool:
@@ -77,9 +95,18 @@ def _is_too_large(facts: MemoryFacts) -> bool:
 
 def _is_limited(facts: MemoryFacts) -> bool:
     """The process's own limit was reached before the card's."""
+    if facts.backend == "MPS":
+        return _is_over_mps_limit(facts)
     return bool(
         facts.allowed_bytes and facts.requested_bytes and facts.free_bytes is not None and facts.requested_bytes <= facts.free_bytes
     )
+
+
+def _is_over_mps_limit(facts: MemoryFacts) -> bool:
+    """Tensors, what else the process has on the device, and the request are more than is allowed, which is what MPS compares."""
+    if facts.allocated_bytes is None or facts.requested_bytes is None or facts.allowed_bytes is None:
+        return False
+    return facts.allocated_bytes + (facts.other_allocated_bytes or 0) + facts.requested_bytes > facts.allowed_bytes
 
 
 def _is_fragmented(facts: MemoryFacts) -> bool:
@@ -120,17 +147,41 @@ def _verdict(facts: MemoryFacts) -> str:
         total = format_bytes(facts.total_bytes or 0)
         return f"One request of {asked} is larger than all of {where} ({total}): nothing that is freed can make it fit."
     if _is_limited(facts):
-        return (
-            f"The limit of {format_bytes(facts.allowed_bytes or 0)} that was set for this process was reached, not the memory of {where}."
-        )
+        return _limit_verdict(facts, asked, where)
     if _is_crowded(facts):
         return f"{asked} could not be had on {where}, where other processes hold {format_bytes(_other_bytes(facts))}."
     if _is_fragmented(facts):
-        held = format_bytes(facts.unallocated_bytes or 0)
-        return (
-            f"{asked} could not be had on {where} although PyTorch held {held} that no tensor used: it was in pieces that were too small."
-        )
-    return f"{asked} could not be had on {where}: tensors fill it."
+        return f"{asked} could not be had on {where} although {_unused(facts)}: most likely it was in pieces that were too small."
+    return f"{asked} could not be had on {where}{_held_by_tensors(facts)}"
+
+
+def _limit_verdict(facts: MemoryFacts, asked: str, where: str) -> str:
+    limit = format_bytes(facts.allowed_bytes or 0)
+    if facts.backend != "MPS":
+        return f"The limit of {limit} that was set for this process was reached, not the memory of {where}."
+    others = f" and other allocations {format_bytes(facts.other_allocated_bytes)}" if facts.other_allocated_bytes else ""
+    held = format_bytes(facts.allocated_bytes or 0)
+    return f"The limit of {limit} that MPS keeps was reached: tensors held {held}{others} when {asked} more were asked for."
+
+
+def _unused(facts: MemoryFacts) -> str:
+    held, asked, free = facts.unallocated_bytes or 0, facts.requested_bytes or 0, facts.free_bytes or 0
+    if held >= asked:
+        return f"PyTorch held {format_bytes(held)} that no tensor used"
+    return f"the {format_bytes(held)} that PyTorch held and no tensor used and the {format_bytes(free)} that were free are enough together"
+
+
+def _held_by_tensors(facts: MemoryFacts) -> str:
+    """Return the end of a verdict where nothing but the tensors can be the cause, as far as the message tells."""
+    if facts.allocated_bytes is None:
+        return "; the message does not say why: it does not tell what held the memory."
+    held = format_bytes(facts.allocated_bytes)
+    if facts.total_bytes is None:
+        return f": tensors hold {held}."
+    of = f"{held} of {format_bytes(facts.total_bytes)}"
+    if 2 * facts.allocated_bytes < facts.total_bytes:
+        return f", where tensors hold only {of}; the message does not say what holds the rest."
+    return f": tensors hold {of}."
 
 
 def _explanation(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[str]:
@@ -150,6 +201,11 @@ def _explanation(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[s
         said.append(
             f"{format_bytes(facts.unallocated_bytes)} were reserved by PyTorch and held by no tensor; they serve later requests only where "
             "a piece is large enough, in the same pool and on the same stream."
+        )
+    if _is_fragmented(facts) and not _is_limited(facts):
+        said.append(
+            "The totals alone do not tell why that memory was of no use: it can also be another stream's, in another pool, or freed while "
+            "another stream still used it. A snapshot tells."
         )
     if facts.private_pool_bytes:
         pools = format_bytes(facts.private_pool_bytes)
@@ -183,7 +239,12 @@ def _suggestions(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[s
     if facts.backend == "CPU":
         return ["Use a smaller batch or fewer data-loader workers, or load the model in its final precision (torch_dtype, meta device)."]
     said = []
-    if _is_limited(facts):
+    if _is_limited(facts) and facts.backend == "MPS":
+        said.append(
+            "Raise the limit: torch.mps.set_per_process_memory_fraction, or PYTORCH_MPS_HIGH_WATERMARK_RATIO (0.0 lifts it; then the whole "
+            "machine can run out)."
+        )
+    elif _is_limited(facts):
         said.append("Raise or drop torch.cuda.set_per_process_memory_fraction (per_process_memory_fraction in PYTORCH_ALLOC_CONF).")
     if _is_crowded(facts):
         said.append("End the other processes (nvidia-smi lists them; a notebook's kernel keeps its memory until it is restarted).")
@@ -198,9 +259,8 @@ def _suggestions(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[s
         said.append("Use scaled_dot_product_attention or flash attention: they never hold the scores as a whole.")
     said.append("Use a smaller micro-batch with gradient accumulation, or shorter sequences: activations and logits shrink with both.")
     said.append("Switch on activation checkpointing if the peak is in backward, or a leaner optimizer if it is in the optimizer's step.")
-    said.append(
-        "Record a snapshot (torch.cuda.memory._record_memory_history, then _dump_snapshot) and open it here: it tells what the tensors are."
-    )
+    if facts.backend in ("CUDA", "HIP"):
+        said.append(_SNAPSHOT)
     return said
 
 
@@ -213,6 +273,7 @@ def _table(facts: MemoryFacts) -> list[tuple[str, str]]:
         ("held by this process", facts.process_bytes),
         ("held by other processes", _other_bytes(facts) or None),
         ("held by tensors", facts.allocated_bytes),
+        ("other allocations of this process", facts.other_allocated_bytes),
         ("reserved, held by no tensor", facts.unallocated_bytes),
         ("in private pools", facts.private_pool_bytes),
         ("tensors at their peak", facts.peak_allocated_bytes),
