@@ -24,7 +24,8 @@ def distill(subject: Subject, steps: int, lr: float, temperature: float, weight:
 
     student = task.smaller(subject.seed)
     train(task, student, steps=steps, lr=lr, seed=subject.seed, loss=taught, tell=first_half(subject.tell))
-    subject.model, subject.control = student, partial(control_loss, subject, partial(task.smaller, subject.seed), steps, lr)
+    untaught = partial(train, task, steps=steps, lr=lr, seed=subject.seed)
+    subject.model, subject.control = student, partial(control_loss, subject, partial(task.smaller, subject.seed), untaught)
     subject.note_changed(1, "student")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,26 +16,40 @@ from profiler.compression.task import Batch, Task
 
 Loss = Callable[[Tensor, Batch], Tensor]
 """Logits and their batch -> what to make small."""
+Tell = Callable[[str, float], None]
+"""Called with a phase and the share of it that is done."""
+
+
+class Tune(Protocol):
+    """A way to train a model, its steps and rate settled."""
+
+    def __call__(self, model: nn.Module, *, tell: Tell | None = None) -> object:
+        """Train the model, which is changed."""
+
+
 _MAX_GRADIENT_NORM = 1.0
 
 
 def recover(subject: Subject, steps: int, lr: float) -> None:
     """Train the subject's model, zeros of pruning kept; its control is the untouched model, trained in the same way."""
-    masked = {name: mask for name, mask in subject.masks.items() if name in dict(subject.model.named_parameters())}
-
-    tell = first_half(subject.tell)
-    train(subject.task, subject.model, steps=steps, lr=lr, seed=subject.seed, masks=masked, tell=tell)
-    subject.control = partial(control_loss, subject, subject.task.build, steps, lr)
+    tuned = partial(train, subject.task, steps=steps, lr=lr, seed=subject.seed)
+    tuned(subject.model, masks=zeros_of_pruning(subject), tell=first_half(subject.tell))
+    subject.control = partial(control_loss, subject, subject.task.build, tuned)
 
 
-def control_loss(subject: Subject, make: Callable[[], nn.Module], steps: int, lr: float) -> float:
+def zeros_of_pruning(subject: Subject) -> dict[str, Tensor]:
+    """Return by name, for matrices that were pruned, where a weight is zero now: a matrix that was cut is smaller than its mask."""
+    return {matrix.name: matrix.weight.detach() == 0 for matrix in subject.matrices() if matrix.name in subject.masks}
+
+
+def control_loss(subject: Subject, make: Callable[[], nn.Module], tune: Tune) -> float:
     """Train what ``make`` returns as the subject's model was, on the data alone, and return its loss: the second half of the work."""
     task, control = subject.task, make()
-    train(task, control, steps=steps, lr=lr, seed=subject.seed, tell=lambda phase, share: subject.tell(phase, (1 + share) / 2))
+    tune(control, tell=lambda phase, share: subject.tell(phase, (1 + share) / 2))
     return evaluate(partial(task.logits, control), task.held_out()).loss
 
 
-def first_half(tell: Callable[[str, float], None]) -> Callable[[str, float], None]:
+def first_half(tell: Tell) -> Tell:
     """Return what tells of training whose control is trained afterwards."""
     return lambda phase, share: tell(phase, share / 2)
 
@@ -53,7 +68,7 @@ def train(
     seed: int,
     loss: Loss = cross_entropy,
     masks: dict[str, Tensor] | None = None,
-    tell: Callable[[str, float], None] | None = None,
+    tell: Tell | None = None,
 ) -> None:
     """Train those parameters that want gradients, with AdamW and a rate that decays to zero; evaluation mode again afterwards.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from profiler.compression.fine_tune import train
+from profiler.compression.fine_tune import Tell, control_loss, first_half, train, zeros_of_pruning
 from profiler.compression.held import held_bytes
-from profiler.compression.layers import replace_module
+from profiler.compression.layers import matrices, replace_module
 from profiler.compression.structured import new_linear
 from profiler.compression.subject import Subject
+from profiler.compression.task import Task
 
 
 def factorize(subject: Subject, rank: int) -> None:
@@ -37,24 +39,43 @@ def factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def train_and_merge(subject: Subject, rank: int, steps: int, lr: float) -> None:
-    """Train low-rank additions to the matrices with everything else frozen, and add them in."""
+    """Train low-rank additions to the matrices with everything else frozen, and add them in; the zeros of pruning stay.
+
+    An addition has no zeros of its own, so those of pruning are made again in the sum. The control is the untouched model, trained alike.
+    """
+    num_layers = len(_linear_names(subject.task, subject.model))
+    if num_layers:
+        zeros = zeros_of_pruning(subject)
+        tuned = partial(_train_additions, subject.task, rank=rank, steps=steps, lr=lr, seed=subject.seed)
+        subject.extra |= tuned(subject.model, tell=first_half(subject.tell))
+        with torch.no_grad():
+            for name, mask in zeros.items():
+                subject.model.get_parameter(name).masked_fill_(mask, 0.0)
+        subject.control = partial(control_loss, subject, subject.task.build, tuned)
+    subject.note_changed(num_layers, "linear layers")
+
+
+def _linear_names(task: Task, model: nn.Module) -> list[str]:
+    return [matrix.name.removesuffix(".weight") for matrix in matrices(model, task.head) if matrix.linear]
+
+
+def _train_additions(
+    task: Task, model: nn.Module, *, rank: int, steps: int, lr: float, seed: int, tell: Tell | None = None
+) -> dict[str, float]:
+    """Train additions to a model's linear layers and add them in; return what was there before they were."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-    names = [matrix.name.removesuffix(".weight") for matrix in subject.matrices() if matrix.linear]
-    if not names:
-        subject.note_changed(0, "linear layers")
-        return
-    torch.manual_seed(subject.seed)
-    model = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), subject.model)
-    subject.extra["unmerged_bytes"] = float(held_bytes(model))
-    subject.extra["trained_parameters"] = float(sum(p.numel() for p in model.parameters() if p.requires_grad))
-    train(subject.task, model, steps=steps, lr=lr, seed=subject.seed, tell=subject.tell)
+    torch.manual_seed(seed)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_linear_names(task, model)), model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    counted = {"unmerged_bytes": float(held_bytes(model)), "trained_parameters": float(trained)}
+    train(task, model, steps=steps, lr=lr, seed=seed, tell=tell)
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
             replace_module(model, name, module.get_base_layer())
-    subject.model = model.requires_grad_(True)
-    subject.note_changed(len(names), "linear layers")
+    model.requires_grad_(True)
+    return counted

@@ -131,6 +131,26 @@ def test_lora_holds_its_additions_until_they_are_merged(tmp_path: Path) -> None:
     assert subject.extra["unmerged_bytes"] == BASE + 4 * additions
 
 
+def test_additions_that_are_merged_leave_the_zeros_of_pruning_so_that_a_bitmask_saves(tmp_path: Path) -> None:
+    pruned, merged = (subject_after(stages, tmp_path) for stages in ("prune", "prune + lora-merge:steps=2"))
+
+    for before, after in zip(pruned.matrices(), merged.matrices(), strict=True):
+        assert torch.equal(before.weight == 0, after.weight == 0)
+        assert not torch.equal(before.weight, after.weight)
+    stored = subject_after("prune + lora-merge:steps=2 + store-bitmask", tmp_path)
+    assert stored.extra["zero_share"] == 0.5
+    assert held_bytes(stored.model) == BY_HAND["prune + store-bitmask"]
+
+
+@pytest.mark.parametrize("cut", ["prune-structured", "layer-drop"])
+def test_training_keeps_the_zeros_of_matrices_that_were_cut_or_moved_after_pruning(cut: str, tmp_path: Path) -> None:
+    before, after = (subject_after(stages, tmp_path) for stages in (f"prune + {cut}", f"prune + {cut} + fine-tune:steps=1,lr=0.01"))
+
+    for one, other in zip(before.matrices(), after.matrices(), strict=True):
+        assert torch.equal(one.weight == 0, other.weight == 0)
+        assert not torch.equal(one.weight, other.weight)
+
+
 def test_a_layer_of_a_class_that_the_library_skips_is_told_and_a_tied_output_layer_makes_the_model_larger(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -96,6 +96,16 @@ def test_the_control_of_fine_tuning_is_fine_tuning_alone_and_is_not_trained_agai
     assert measure_in_worker(both, command=WORKER).stages[1].extra["control_loss"] == loss
 
 
+def test_the_control_of_additions_is_the_untouched_model_with_additions_trained_alike() -> None:
+    both = Experiment.of("tiny", ("prune", "lora-merge:steps=3"), seed=2)
+    alone = both.controls["lora-merge:steps=3"]
+
+    found, untouched = measure(both, TinyTask()), measure(alone, TinyTask())
+
+    assert found.stages[1].extra["control_loss"] == untouched.quality.loss != found.quality.loss
+    assert "control_loss" not in untouched.stages[0].extra
+
+
 def test_what_a_control_takes_is_not_counted_as_the_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
     def technique(subject: Subject, **options: object) -> None:
         del options
