@@ -18,7 +18,7 @@ from profiler.formats.triage import triage
 from profiler.jobs.inspection import parameter_bytes
 from profiler.models.catalogue import CATALOGUE
 from profiler.optimizations.precision import ITEMSIZES
-from profiler.spec import Model
+from profiler.spec import MAX_BATCH, MAX_SEQ, Model, Workload
 from profiler.storage import SUFFIX
 
 _MAX_NAME = 120
@@ -103,14 +103,25 @@ def explanation() -> None:
     chosen = st.selectbox(
         "The model that ran, to name the tensor that was asked for", list(CATALOGUE), index=None, placeholder="Optional", key="oom_model"
     )
+    workload = _workload() if chosen else None
     if not text.strip():
         return
-    found = triage(text, Model(name=chosen) if chosen else None)
+    found = triage(text, Model(name=chosen) if chosen else None, workload)
     st.markdown(f"**{found.verdict}**")
     st.markdown("\n".join(f"- {sentence}" for sentence in found.explanation))
     st.markdown("What to try, likeliest help first:\n\n" + "\n".join(f"1. {suggestion}" for suggestion in found.suggestions))
     st.caption("As Markdown, for a question or a bug report. Paths and names are taken out; read it before you publish it.")
     st.code(found.to_markdown(), language="markdown", height=240)
+
+
+def _workload() -> Workload | None:
+    """Draw the fields for the batch that ran, and return it; None where not all of it is said: nothing is named from a guess."""
+    left, right = st.columns(2)
+    with left:
+        batch = st.number_input("Sequences in its batch", 1, MAX_BATCH, value=None, step=1, placeholder="Optional", key="oom_batch")
+    with right:
+        seq = st.number_input("Tokens a sequence", 1, MAX_SEQ, value=None, step=1, placeholder="Optional", key="oom_seq")
+    return Workload(batch=batch, seq=seq) if batch and seq else None
 
 
 def _saved(file: UploadedFile, folder: Path) -> Path:

@@ -215,6 +215,22 @@ def test_the_model_names_the_tensor_that_was_asked_for(opened: Open) -> None:
     assert "logits" in texts(app)
 
 
+def test_the_batch_and_its_tokens_tell_the_tensors_shape(opened: Open) -> None:
+    app = opened("start")
+    assert not app.number_input, "they are of a model"
+    app.text_area(key="oom_text").set_value(MESSAGE)
+    app.selectbox(key="oom_model").set_value("gpt2").run()
+    assert "logits of 4,096 tokens" in texts(app)
+
+    app.number_input(key="oom_batch").set_value(4).run()
+    assert "logits of 4,096 tokens" in texts(app), "nothing is said of a length that nobody gave"
+    app.number_input(key="oom_seq").set_value(1024).run()
+
+    # 4 x 1,024 x 50,257 numbers of 2 bytes are 392.6 MiB, which the driver is asked for as 394 MiB.
+    assert "bfloat16 or float16 logits, 4 x 1,024 x 50,257" in texts(app)
+    assert "4 x 1,024 x 50,257" in app.code[0].value
+
+
 def test_a_text_without_a_message_is_refused_with_a_sentence(opened: Open) -> None:
     app = opened("start")
     app.text_area(key="oom_text").set_value("all is well").run()
