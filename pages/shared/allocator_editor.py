@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import streamlit as st
 
 from pages.shared import components, session
-from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.config import AllocatorConfig, bare_text
 from profiler.analysis.allocator_settings import DEFAULT, TORCH_VERSIONS, label_of, presets
 from profiler.errors import SpecError
 from profiler.units import parse_bytes
 
 _MAX_CHARS = 400
-_ASSIGNMENT = re.compile(r"^\s*(?:export\s+|set\s+)?PYTORCH_(?:CUDA_)?ALLOC_CONF\s*=\s*")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def read_capacity(text: str, what: str) -> int | None:
 
 def _own(text: str, version: tuple[int, int], capacity_bytes: int | None) -> list[str]:
     """Return the user's settings, where they can be."""
-    text = _ASSIGNMENT.sub("", text).strip().strip("\"'")
+    text = bare_text(text)
     found: list[str] = []
     with components.refusals_shown():
         config = AllocatorConfig.parse(text, version)

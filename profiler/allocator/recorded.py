@@ -93,7 +93,7 @@ def _config(metadata: Metadata, segments: pa.Table) -> AllocatorConfig:
     """Return the settings that the recording names; that pages were mapped tells of expandable segments where nothing else does."""
     maps = pc.any(pc.equal(_actions(segments), "segment_map")).as_py()
     settings = metadata.facts.get("allocator_settings")
-    known = {"expandable_segments": bool(maps)} | (settings if isinstance(settings, dict) else {})
+    known = ({"expandable_segments": True} if maps else {}) | (settings if isinstance(settings, dict) else {})
     return AllocatorConfig.from_settings(known, torch_version_of(metadata))
 
 

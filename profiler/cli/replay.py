@@ -21,9 +21,11 @@ from profiler.analysis.timeline import Timeline
 from profiler.cli.command import DONE, Commands, add_command, print_json
 from profiler.cli.reading import add_file_option, add_lane_options, chosen_lane, progress_shown, read_file
 from profiler.errors import SpecError
-from profiler.recording import Provenance, Recording
+from profiler.recording import Category, Provenance, Recording
 from profiler.units import exact_bytes, format_bytes, parse_bytes
 
+_MAX_ALIVE = 5
+"""Rows that are printed of each table of what was alive; JSON has more."""
 _PEAKS = ("peak_requested_bytes", "peak_allocated_bytes", "peak_active_bytes", "peak_reserved_bytes")
 
 
@@ -170,6 +172,17 @@ def _print(result: dict[str, Any]) -> None:
         oom = result["oom"]
         where = " · ".join(str(oom[name]) for name in ("phase", "module", "operator") if oom[name])
         print(f"Out of memory at event {oom['event']:,}, step {oom['step']}, {where}")
-        print(*(f"  {sentence}" for sentence in oom.get("explanation", [])), sep="\n")
+        for sentence in oom.get("explanation", []):
+            print(f"  {sentence}")
+        _print_alive("by category", {Category[name].label: num_bytes for name, num_bytes in oom["categories_alive"].items()})
+        _print_alive("by module or call", oom["modules_alive"])
     for note in result["notes"]:
         print(f"Note: {note}")
+
+
+def _print_alive(how: str, alive: dict[str, int]) -> None:
+    """Print who held most when memory ran out."""
+    if alive:
+        print(f"  Alive {how}:")
+    for name, num_bytes in sorted(alive.items(), key=lambda item: -item[1])[:_MAX_ALIVE]:
+        print(f"    {format_bytes(num_bytes):>10}  {name}")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from profiler.allocator.config import unread
 from profiler.allocator.private_pools import FACT, MAX_RANGES, without_pool
 from profiler.allocator.recorded_ooms import RecordedOom, oom_facts
 from profiler.allocator.verify import verify
@@ -70,7 +71,7 @@ def to_recording(
         FormatError: the snapshot holds nothing to show.
     """
     rules = rules or read_rules()
-    warnings = list(snapshot.warnings)
+    warnings = [*snapshot.warnings, *unread(snapshot.settings)]
     sizes = tuple(parameter_bytes)
     origin = _origin(snapshot)
     intervals = intervals_of(snapshot.external_annotations)

@@ -67,14 +67,6 @@ class Snapshot:
     warnings: list[str] = field(default_factory=list)
     """What was left out, one sentence each."""
 
-    @property
-    def alloc_conf(self) -> str:
-        """The text of PYTORCH_CUDA_ALLOC_CONF under which it was recorded; empty where unknown."""
-        for key in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
-            if isinstance(text := self.settings.get(key), str) and text:
-                return text
-        return ""
-
     def stack_text(self, stack: int) -> str:
         """Return a stack as lines ``file:line:function``, innermost first."""
         return "\n".join(str(self.frames[frame]) for frame in self.stacks[stack])

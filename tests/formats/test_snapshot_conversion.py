@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.allocator import verify
+from profiler.allocator.recorded import recorded
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState
 from profiler.analysis.blocks import Blocks
 from profiler.analysis.categories import CATEGORIES
@@ -323,3 +324,12 @@ def test_a_new_tensor_that_takes_the_place_of_a_parameter_is_one(tmp_path: Path,
     at_end = timeline.blocks.death_event >= timeline.num_events
     assert sorted(NAMES[code] for code in timeline.blocks.category[at_end]) == ["OPTIMIZER_STATE"] * 2 + ["PARAMETER"] * 2
     assert timeline.blocks.bytes[at_end].tolist() == [4 * MIB] * 4
+
+
+def test_the_text_of_the_settings_is_used_and_what_of_it_is_left_out_is_said(tmp_path: Path) -> None:
+    data = training()
+    data["allocator_settings"]["PYTORCH_CUDA_ALLOC_CONF"] = "large_segment_size_mb:40,per_process_memory_fraction:0.5,unheard_of:1"
+    recording = _convert(tmp_path, data)
+    assert recorded(recording).config.large_segment_size_bytes == 40 * MIB
+    assert sum("per_process_memory_fraction:0.5 is left out" in warning for warning in recording.metadata.warnings) == 1
+    assert sum("Unknown allocator option 'unheard_of'" in warning for warning in recording.metadata.warnings) == 1
