@@ -58,9 +58,14 @@ def _draw(recording_id: str, lane: Lane | None, setting: str, explained: Explain
     )
     left, right = st.columns(2)
     with left:
-        by_module = pd.DataFrame(list(alive.by_module.items())[:_MAX_ROWS], columns=["module", "bytes"])
+        by_module = pd.DataFrame(list(alive.by_module.items())[:_MAX_ROWS], columns=["module_or_call", "bytes"])
         by_module["share"] = by_module["bytes"] / max(found.allocated_bytes, 1)
-        components.table(by_module, key="failure_modules", alt="Bytes held when memory ran out, by module", height=260)
+        components.table(
+            by_module,
+            key="failure_modules",
+            alt="Bytes held when memory ran out, by module, or by call where no module is known",
+            height=260,
+        )
     with right:
         components.table(_tried(found), key="failure_tried", alt="Settings that were tried instead", height=260)
 

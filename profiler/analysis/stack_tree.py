@@ -9,15 +9,17 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from profiler.analysis.columns import Array, read_numbers
 from profiler.analysis.timeline import Timeline
 from profiler.analysis.tree import MAX_DEPTH, Path, Tree, TreeNode, sums_by_category
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_STACK = "(no call stack)"
 NO_OWN_CODE = "(library code alone)"
@@ -70,10 +72,12 @@ def stack_tree(timeline: Timeline, stacks: pa.Table, event: int, max_nodes: int 
         event: the instant.
         max_nodes: nodes to return at most, 3 or more.
     """
+    import pandas as pd  # what only reads recordings does without
+
     alive, blocks = timeline.alive(event), timeline.blocks
     numbers, codes = np.unique(blocks.stack[alive], return_inverse=True)
     sums = sums_by_category(codes, len(numbers), blocks.category[alive], blocks.bytes[alive])
-    texts = _texts(stacks, numbers)
+    texts = stack_texts(stacks, numbers)
     tree = Tree()
     for number, row in zip(numbers.tolist(), sums, strict=False):
         if row.any():
@@ -137,7 +141,7 @@ def _library_of(file: str) -> str:
     return "python" if first.removesuffix(".py") in sys.stdlib_module_names else ""
 
 
-def _texts(stacks: pa.Table, numbers: Array) -> Mapping[int, str]:
+def stack_texts(stacks: pa.Table, numbers: Array) -> Mapping[int, str]:
     """Return the frames of the stacks of these numbers."""
     known = read_numbers(stacks["stack"], -1)
     rows = np.flatnonzero(np.isin(known, numbers))

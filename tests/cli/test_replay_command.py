@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from profiler.recording import Role
 from profiler.storage import write_recording
 from tests import builders
 from tests.cli.conftest import Import, Run, is_refused
@@ -53,6 +54,12 @@ def test_a_replay_as_recorded_reproduces_the_peaks(run: Run, recorded_training: 
     assert result["fragmentation"]["external"] == 1 - 4 / 20, "when the segment came, only the weight was in it"
 
 
+def test_the_settings_may_be_pasted_with_their_variable(run: Run, training: Path) -> None:
+    result = run("replay", training, "--alloc-conf", 'export PYTORCH_CUDA_ALLOC_CONF="expandable_segments:True"', "--json").json
+
+    assert result["settings"] == "expandable_segments:True"
+
+
 def test_a_snapshot_and_its_import_replay_alike(run: Run, training: Path) -> None:
     run("import", training, "--out", "t")
     conf = ("--alloc-conf", "expandable_segments:True", "--json")
@@ -83,6 +90,7 @@ def test_a_card_that_is_too_small_says_what_and_where_and_what_helps(run: Run, i
     }
     assert oom["frames"][0] == "/job/model.py:7:forward"
     assert sum(oom["categories_alive"].values()) == 6 * 9 * MIB
+    assert oom["modules_alive"] == {"<module> (train.py:10) > torch: _apply": 6 * 9 * MIB}, "a snapshot has calls for modules"
     assert {"alloc_conf": "expandable_segments:True", "peak_reserved_bytes": 80 * MIB} in oom["remedies"]
 
 
@@ -109,6 +117,24 @@ def test_a_terminal_is_told_how_far_replaying_and_trying_are(run: Run, imported:
     assert shares == sorted(shares)
     assert 0 < shares[0] <= shares[-1] <= 100
     assert told.err.endswith("\r\033[K"), "the line is wiped at the end"
+
+
+def test_who_held_the_memory_is_printed_largest_first(run: Run, here: Path) -> None:
+    tape = builders.Tape(device=0)
+    for size, module in ((4, "small"), (40, "large"), (20, "")):
+        tape.preexisting(size * MIB, roles=Role.PARAMETER, module=module or None)
+    tape.alloc(80 * MIB, module="head")
+    write_recording(tape.recording(), here / "made.headroom")
+
+    lines = run("replay", "made.headroom", "--capacity", "100MiB").out.splitlines()
+
+    first = lines.index("  Alive by category:")
+    assert [line.split(maxsplit=2) for line in lines[first + 1 : first + 2]] == [["64.0", "MiB", "Parameter"]]
+    assert [line.split(maxsplit=2) for line in lines[first + 3 : first + 6]] == [
+        ["40.0", "MiB", "large"],
+        ["20.0", "MiB", "outside of modules"],
+        ["4.00", "MiB", "small"],
+    ]
 
 
 def test_the_remedy_that_is_named_helps(run: Run, imported: Import) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 import streamlit as st
@@ -113,7 +114,7 @@ def test_a_card_that_is_too_small_is_explained(opened: Open, on_cpu: str) -> Non
     assert "With **default** settings memory runs out at event 4 (step 0, forward)." in said
     assert "With expandable_segments:True it passes on this card" in said
     assert tried.set_index("setting").loc["expandable_segments:True", "passes"] == "yes"
-    modules = next(frame.value for frame in app.dataframe if "module" in frame.value).set_index("module")["bytes"]
+    modules = next(frame.value for frame in app.dataframe if "module_or_call" in frame.value).set_index("module_or_call")["bytes"]
     assert modules.to_dict() == {"fc": 12 * MIB, "head": 9 * MIB}
     assert "about 35 MiB of capacity" in said
 
@@ -227,8 +228,58 @@ def test_a_recording_without_modules_has_a_tree_of_call_stacks(opened: Open, on_
     assert "(no module)" in modules["labels"]
 
 
-def test_timeline_of_a_cpu_recording_gains_only_the_link(opened: Open, on_cpu: str) -> None:
-    app = opened("timeline", recording=on_cpu)
+@pytest.mark.parametrize(("over", "name"), [("GPU 0 reserved (imported)", "GPU 0 reserved (imported)"), ("Fragmentation", "External")])
+def test_timeline_lays_reserved_and_fragmentation_over_events_too(opened: Open, on_gpu: str, over: str, name: str) -> None:
+    chart = charts(opened("timeline", recording=on_gpu, axis="event", over=over))[0]
+
+    assert [trace for trace in names(chart) if trace.startswith(name)]
+
+
+def test_the_way_from_timeline_keeps_the_chosen_instant(opened: Open, on_gpu: str) -> None:
+    app = opened("timeline", recording=on_gpu)
+    assert "at" not in query_of_link(app)
+    app.slider[0].set_value(0).run()
+    query = query_of_link(app)
+    assert query["at"] == "0"
+
+    there = opened("allocator", **query)
+    assert there.slider[0].value == 0
+    assert "reserved** after event 0:" in texts(there)
+
+
+def test_timeline_maps_what_was_recorded_at_its_instant(opened: Open, on_gpu: str) -> None:
+    app = opened("timeline", recording=on_gpu, details="Segment map", at="1")
+
+    assert "**50.0 MiB reserved** after event 1:" in texts(app)
+    assert "Imported; a row is a segment" in texts(app)
+    calls = opened("timeline", recording=on_gpu, details="Allocator events")
+    assert calls.dataframe[0].value["reserved_bytes"].max() == 52 * MIB
+    assert "calls to the driver, imported" in texts(calls)
+
+
+def test_timeline_of_a_cpu_recording_gains_no_lines_and_a_map_that_says_it_is_simulated(opened: Open, on_cpu: str) -> None:
+    app = opened("timeline", recording=on_cpu, details="Segment map", at="1")
 
     assert "Peak reserved" not in [metric.label for metric in app.metric]
     assert not [trace for trace in names(charts(app)[0]) if "eserved" in trace]
+    assert "**44.0 MiB reserved** after event 1:" in texts(app)
+    assert "Simulated with default settings; a row is a segment" in texts(app)
+    assert "calls to the driver, simulated with default settings" in texts(opened("timeline", recording=on_cpu, details="Allocator events"))
+
+
+@pytest.mark.parametrize("page", ["allocator", "timeline"])
+def test_segments_that_have_no_room_are_on_the_next_page(opened: Open, home: Path, page: str) -> None:
+    many = RunStore(home).add(run_on_gpu([("alloc", (30 + 2 * number) * MIB, 0) for number in range(45)]).recording)
+    last = {"recording": many.id, "details": "Map" if page == "allocator" else "Segment map", "at": "44", "order": "address"}
+    app = opened(page, **last)
+    assert "drawn are 40 of 45 segments, 1 to 40 in this order" in texts(app)
+
+    app.number_input(key="linked_segments_page").set_value(2).run()
+    assert app.query_params["segments_page"] == "2"
+    assert "drawn are 5 of 45 segments, 41 to 45 in this order" in texts(app)
+    assert len(charts(app)[-1]["layout"]["yaxis"]["ticktext"]) == 5  # type: ignore[index]
+
+
+def query_of_link(app: AppTest) -> dict[str, str]:
+    [link] = [link.proto for link in app.get("page_link") if link.proto.label.startswith("What the allocator reserves")]
+    return dict(parse_qsl(link.query_string))
