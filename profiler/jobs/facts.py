@@ -1,4 +1,4 @@
-"""What a worker of the lab measures of this machine, whatever the model -> facts in the store: measured once, read afterwards."""
+"""What a worker of the lab measures besides experiments -> facts in the store: measured once, read afterwards."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from profiler.compression import lab
 from profiler.compression.base import installed_version, to_install
 from profiler.compression.lab import corpus
 from profiler.compression.products import Products, ProductTime
 from profiler.compression.result import ResultStore
 from profiler.compression.text_forms import NEEDS, GradientForm, TextFacts, TextForm
+from profiler.compression.training_facts import OptimizerState, StepTime, TrainingFacts
 from profiler.devices import this_machine
 from profiler.errors import CaptureUnavailable, JobFailed
 from profiler.jobs.key import versions
@@ -47,6 +49,19 @@ def products_asked(products: Products, home: Path | str | None = None) -> Asked[
     parts = {"products": asdict(products), "host": [machine.host, machine.cpu], "versions": versions()}
     title = f"Sparse products of {products.rows:,} x {products.columns:,} with {products.inputs:,} inputs"
     return _asked(title, question, parts, _product_times, home)
+
+
+def training_asked(model: str, home: Path | str | None = None) -> Asked[TrainingFacts]:
+    """Return the question what training a model of the lab takes, by optimizer and by the number of processes.
+
+    Args:
+        model: a name of the lab's models.
+        home: of the store; by default ``$HEADROOM_HOME``, else ``.headroom``.
+    """
+    machine = this_machine()
+    found = lab.find(model)
+    parts = {"model": [model, found.fingerprint()], "host": [machine.host, machine.cpu], "versions": versions()}
+    return _asked(f"Training {found.label}", {"kind": "training", "model": model}, parts, _training_facts, home)
 
 
 def _asked(
@@ -98,6 +113,15 @@ def _text_facts(data: Any) -> TextFacts:
         forms=tuple(TextForm(**row) for row in data["forms"]),
         gradients=tuple(GradientForm(**row) for row in data["gradients"]),
         missing=tuple(data["missing"]),
+    )
+
+
+def _training_facts(data: Any) -> TrainingFacts:
+    return TrainingFacts(
+        parameter_bytes=int(data["parameter_bytes"]),
+        states=tuple(OptimizerState(**row) for row in data["states"]),
+        times=tuple(StepTime(**row) for row in data["times"]),
+        num_cores=int(data["num_cores"]),
     )
 
 

@@ -83,10 +83,18 @@ def _products(question: Mapping[str, Any], folder: Path, load: Load, tell: Tell)
     return [asdict(row) for row in measure_products(Products(**question["products"]), tell)]
 
 
+def _training(question: Mapping[str, Any], folder: Path, load: Load, tell: Tell) -> Any:
+    del folder
+    from profiler.compression.measure_training import measure_training
+
+    return asdict(measure_training(load(question["model"]), tell))
+
+
 ANSWERS: Mapping[str, Callable[[Mapping[str, Any], Path, Load, Tell], Any]] = {
     "experiment": _experiment,
     "text": _text,
     "products": _products,
+    "training": _training,
 }
 """What a question of each kind is answered by: the question, the folder, how models are loaded, and whom to tell."""
 

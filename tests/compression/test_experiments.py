@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
-from profiler.compression.promises import PROMISES, Verdict, int8_share
+from profiler.compression.promises import PROMISES, Evidence, Promise, Verdict, int8_share
 from profiler.compression.registry import PIPELINES, TECHNIQUES
 from profiler.compression.result import Result, ResultStore
 from profiler.compression.sparse_formats import FORMATS, Matrix, break_even
 from profiler.compression.target import Goal, Target, best, candidates, pareto
+from profiler.compression.training_facts import OptimizerState, StepTime, TrainingFacts
 from profiler.errors import FormatError, SpecError
 from tests.compression.results import result
 from tests.conftest import ROOT
@@ -166,11 +167,11 @@ def test_int8_of_bert_is_a_quarter_and_its_scales_and_not_a_64th() -> None:
 @pytest.mark.parametrize(
     ("name", "found", "verdict"),
     [
-        ("int8-bert", result("int8-weight-only", held=286), Verdict.PARTLY),
-        ("int8-bert", result("int8-weight-only", held=251), Verdict.HOLDS),
+        ("int8-bert", result("int8-weight-only", held=160), Verdict.HOLDS),
+        ("int8-bert", result("int8-weight-only", held=251), Verdict.FAILS),
         ("prune-compute", result("prune", held=1000), Verdict.FAILS),
+        ("prune-compute", result("prune", held=1000, seconds=0.7), Verdict.HOLDS),
         ("sparse-0.6", result("store-csr", held=1193, zero_share=0.4), Verdict.FAILS),
-        ("sparse-parameters", result("store-csr", held=635, zero_share=0.7), Verdict.HOLDS),
         ("bitmask", result("store-bitmask", held=660, zero_share=0.4), Verdict.PARTLY),
         ("four-bits", result("packed-int", held=187), Verdict.PARTLY),
         ("four-bits-by-name", result("intx-weight-only", held=315), Verdict.FAILS),
@@ -178,26 +179,64 @@ def test_int8_of_bert_is_a_quarter_and_its_scales_and_not_a_64th() -> None:
         ("dynamic-int8", result("dynamic-int8", seconds=0.46, loss=2.7), Verdict.PARTLY),
         ("zip", result("zstd", file=926), Verdict.FAILS),
         ("deep-compression", result("huffman", file=136, matrices_bytes=3400, coded_bytes=230), Verdict.PARTLY),
-        ("distillation", result("distill", loss=1.94, control_loss=1.84), Verdict.FAILS),
-        ("distillation", result("distill", loss=1.80, control_loss=1.84), Verdict.HOLDS),
+        ("distillation", result("distill", held=152, accuracy=0.4, control_loss=1.84), Verdict.PARTLY),
+        ("distillation", result("distill", held=900, accuracy=0.4, control_loss=1.84), Verdict.FAILS),
+        ("distillation", result("distill", held=600, accuracy=0.49, control_loss=1.84), Verdict.HOLDS),
     ],
 )
 def test_a_promise_is_judged_by_the_measurement(name: str, found: Result, verdict: Verdict) -> None:
-    promise = next(item for item in PROMISES if item.name == name)
+    assert promise_of(name).finding(Evidence(results=[found])).verdict is verdict
 
-    finding = promise.finding(found)
+
+def test_without_its_evidence_no_promise_has_a_verdict() -> None:
+    for promise in PROMISES:
+        assert promise.finding(Evidence()).verdict is Verdict.NOT_MEASURED
+        assert promise.is_of_training or Experiment.of("lab", promise.stages).stages
+
+
+@pytest.mark.parametrize(("many", "few", "verdict"), [(635, 1193, Verdict.PARTLY), (1010, 1193, Verdict.FAILS), (500, 900, Verdict.HOLDS)])
+def test_sparse_parameters_are_judged_above_and_below_the_break_even(many: int, few: int, verdict: Verdict) -> None:
+    promise, above = promise_of("sparse-parameters"), result("store-csr", held=many, zero_share=0.7)
+
+    finding = promise.finding(Evidence(results=[above], beside=[result("store-csr", held=few, zero_share=0.4)]))
 
     assert finding.verdict is verdict
-    assert promise.finding(None).verdict is Verdict.NOT_MEASURED
+    assert "With 70% zeros" in finding.sentence
+    assert "with 40% it holds" in finding.sentence
+    assert promise.finding(Evidence(results=[above])).verdict is Verdict.NOT_MEASURED
 
 
-def test_every_promise_has_an_experiment_that_can_be_or_says_where_else_to_look() -> None:
-    for promise in PROMISES:
-        if promise.judge is None:
-            assert promise.finding(None).verdict is Verdict.NOT_HERE
-            assert promise.finding(None).sentence
-        else:
-            assert Experiment.of("lab", promise.stages).stages
+def test_what_a_teacher_gives_is_told_over_all_seeds() -> None:
+    def said(*losses: float) -> str:
+        runs = [result("distill", held=152, loss=loss, accuracy=0.4, control_loss=1.84) for loss in losses]
+        return promise_of("distillation").finding(Evidence(results=runs)).sentence
+
+    assert "its teacher gave +0.0400 of loss with one seed" in said(1.80)
+    assert "its teacher gave +0.0200 to +0.0400 of loss with 2 seeds" in said(1.80, 1.82)
+    assert "gave -0.0100 to +0.0400 of loss: 3 seeds do not tell it from none" in said(1.80, 1.82, 1.85)
+    assert "is right 80% as often" in said(1.80)
+
+
+@pytest.mark.parametrize(("seconds", "verdict"), [(0.5, Verdict.FAILS), (0.25, Verdict.HOLDS)])
+def test_parallel_training_is_judged_by_the_clock_and_momentum_by_its_bytes(seconds: float, verdict: Verdict) -> None:
+    names = {"sgd": 0, "sgd:momentum=0.9": 4_096, "adam": 8_192}
+    training = TrainingFacts(
+        parameter_bytes=4_096,
+        states=tuple(OptimizerState(name=name, state_bytes=num_bytes) for name, num_bytes in names.items()),
+        times=tuple(StepTime(num_workers=number, seconds=took) for number, took in ((1, 1.0), (2, 0.8), (4, seconds))),
+        num_cores=8,
+    )
+
+    parallel, momentum = (promise_of(name).finding(Evidence(training=training)) for name in ("parallelism", "momentum"))
+
+    assert parallel.verdict is verdict
+    assert f"in 2 processes 1.25 times, in 4 processes {1 / seconds:.2f} times. This machine has 8 cores" in parallel.sentence
+    assert momentum.verdict is Verdict.FAILS
+    assert "plain SGD keeps 0 B, with momentum 4.00 KiB, Adam 8.00 KiB; the parameters are 4.00 KiB" in momentum.sentence
+
+
+def promise_of(name: str) -> Promise:
+    return next(promise for promise in PROMISES if promise.name == name)
 
 
 def test_candidates_that_meet_the_target_come_first_and_measurements_replace_expectations() -> None:

@@ -100,8 +100,8 @@ MODELS: Mapping[str, LabModel] = {model.name: model for model in (*_OWN, _SMOLLM
 """By name, in the order in which pages show them."""
 
 
-def load(name: str) -> Task:
-    """Return a model of the lab; loads torch.
+def find(name: str) -> LabModel:
+    """Return what is known of a model without loading it.
 
     Raises:
         SpecError: no model is called so.
@@ -109,6 +109,15 @@ def load(name: str) -> Task:
     found = MODELS.get(name)
     if found is None:
         raise unknown_name("model of the lab", name, MODELS, f"There are {', '.join(MODELS)}.")
-    module, _, function = found.code.partition(":")
+    return found
+
+
+def load(name: str) -> Task:
+    """Return a model of the lab; loads torch.
+
+    Raises:
+        SpecError: no model is called so.
+    """
+    module, _, function = find(name).code.partition(":")
     task: Task = getattr(importlib.import_module(f"profiler.compression.lab.{module}"), function)()
     return task
