@@ -13,7 +13,7 @@ import pytest
 
 from profiler.allocator.verify import verify
 from profiler.analysis.blocks import Blocks
-from profiler.analysis.categories import CATEGORIES, CATEGORY_CODES
+from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.timeline import Timeline
 from profiler.errors import StorageError
 from profiler.formats.convert import to_recording
@@ -21,15 +21,10 @@ from profiler.formats.export_snapshot import snapshot_of, write_snapshot
 from profiler.formats.perfetto import Counter, write_trace
 from profiler.formats.replayable import replayable
 from profiler.formats.snapshot import Snapshot, read_snapshot
-from profiler.recording import Category, Provenance, Recording
-from profiler.storage import read_metadata, read_recording
+from profiler.recording import Category, Recording
 from tests.builders import synthetic_recording
-from tests.conftest import ROOT
 from tests.formats.conftest import SNAPSHOTS
 from tests.formats.snapshots import training, write
-
-SAMPLES = [path for path in sorted((ROOT / "sample_traces").glob("*.headroom")) if read_metadata(path).provenance is Provenance.MEASURED]
-"""Simulated recordings have no call stacks, on which most rules stand."""
 
 
 @pytest.fixture(scope="module")
@@ -102,55 +97,6 @@ def test_labels_reach_the_viewer(tmp_path: Path) -> None:
 
     said = [(event["action"], event["user_metadata"]) for event in data["device_traces"][0] if event["user_metadata"]]
     assert said == [("alloc", "activation"), ("free_requested", "activation"), ("free_completed", "activation")]
-
-
-def _at_peak(recording: Recording, *, hide: bool = False) -> dict[str, int]:
-    """Return the bytes of each category when most was allocated."""
-    blocks = Blocks.of(recording)
-    total = Timeline.of(recording, blocks).total
-    peak = int(np.argmax(total))
-    alive = (blocks.birth_event <= peak) & (blocks.death_event > peak)
-    return {CATEGORIES[code].name: int(blocks.bytes[alive & (blocks.category == code)].sum()) for code in np.unique(blocks.category[alive])}
-
-
-def _agreement(recording: Recording, tmp_path: Path) -> float:
-    """Return the share of the peak's bytes that get their true category back when the recording is exported without and read again."""
-    births = recording.events.filter(np.isin(recording.events["action"].to_pylist(), ["alloc", "preexisting"]))
-    roles, requested = births["roles"].to_numpy(), births["requested_bytes"].to_numpy()
-    weights = requested[(roles & 1 != 0) & (requested > 0)].tolist()
-    again = to_recording(_back(recording, tmp_path), parameter_bytes=weights)
-    true, found = Blocks.of(recording), Blocks.of(again)
-    sized = np.flatnonzero(true.bytes > 0)
-    total = Timeline.of(recording, true).total
-    peak = int(np.argmax(total))
-    alive = sized[(true.birth_event[sized] <= peak) & (true.death_event[sized] > peak)]
-    # Allocations of the history come back in their order; what is older is compared by category and size.
-    order = {int(number): place for place, number in enumerate(np.flatnonzero(_is_alloc(again, found)))}
-    own = np.flatnonzero(_is_alloc(recording, true) & (true.bytes > 0))
-    partner = {int(block): list(order)[place] for place, block in enumerate(own)}
-    agreed = sum(int(true.bytes[block]) for block in alive if block in partner and true.category[block] == found.category[partner[block]])
-    older = [block for block in alive if block not in partner]
-    older_found = np.flatnonzero(~_is_alloc(again, found))
-    for code in CATEGORY_CODES.values():
-        left = sorted(true.bytes[[block for block in older if true.category[block] == code]].tolist())
-        right = sorted(found.bytes[older_found[found.category[older_found] == code]].tolist())
-        agreed += (
-            sum(
-                min(512 * left.count(size) * -(-size // 512), 512 * right.count(-(-size // 512) * 512) * (-(-size // 512)))
-                for size in set(left)
-            )
-            // 512
-        )
-    return agreed / int(true.bytes[alive].sum())
-
-
-def _is_alloc(recording: Recording, blocks: Blocks) -> Any:
-    return recording.events["action"].to_numpy(zero_copy_only=False)[blocks.birth_event] == "alloc"
-
-
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_our_own_recordings_get_their_categories_back_from_rules_alone(path: Path, tmp_path: Path) -> None:
-    assert _agreement(read_recording(path), tmp_path) >= 0.9
 
 
 def test_an_export_to_a_folder_that_is_not_there_says_so(host_recording: Recording, tmp_path: Path) -> None:
