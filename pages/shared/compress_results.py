@@ -129,7 +129,10 @@ def _weights(result: Result, experiment: Experiment) -> None:
     del experiment
     figure = weights_figure(result.histograms, theme=session.theme())
     components.chart(figure, key="compress_weights", alt="How many weights have which value, before and after; the report has the counts.")
-    st.caption("Weights of matrices that are kept as floating-point numbers. Counts on a logarithmic axis.")
+    st.caption(
+        "Weights of linear and recurrent layers as they multiply: quantized ones where their levels are, sparse ones with their zeros."
+        " Counts on a logarithmic axis."
+    )
 
 
 def _sensitivity(result: Result, experiment: Experiment) -> None:

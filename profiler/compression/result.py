@@ -101,7 +101,7 @@ class Result:
     model_hash: str = ""
     """A digest of the baseline's weights."""
     histograms: dict[str, Any] = field(default_factory=dict)
-    """``before`` and ``after``: counts of the weights of the matrices between common ``edges``."""
+    """``before`` and ``after``: counts, between common ``edges``, of the weights of linear and recurrent layers as they multiply."""
     layers: tuple[LayerFacts, ...] = ()
     """In the order of the model, where the experiment asks for them."""
     seconds_spread: tuple[float, float] | None = None

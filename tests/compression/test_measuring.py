@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from profiler.cli import compress, main
+from profiler.compression.effective import effective_weights
 from profiler.compression.experiment import Experiment
 from profiler.compression.few_layers import FewLayers
 from profiler.compression.fine_tune import train
@@ -33,8 +34,8 @@ from profiler.jobs.lab_runs import LabStatus
 from profiler.jobs.run import Limits, RunState
 from profiler.units import MIB
 from tests.compression.results import result
-from tests.compression.tasks import TinyTask
-from tests.compression.test_held_bytes import BASE
+from tests.compression.tasks import ClassifierTask, RecurrentTask, TinyTask
+from tests.compression.test_held_bytes import BASE, subject_after
 from tests.conftest import ROOT
 
 WORKER = (sys.executable, "-m", "tests.compression.fake_lab_worker")
@@ -194,13 +195,42 @@ def test_histograms_before_and_after_share_their_edges() -> None:
     model = FewLayers().build()
     edges, before = weight_histogram(model)
     with torch.no_grad():
-        next(model.parameters()).mul_(100)
+        model[1].weight.mul_(100)
 
     same, after = weight_histogram(model, edges)
 
     assert same == edges
-    assert sum(before) == sum(after) == sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert sum(before) == sum(after) == 128 * 128 + 256 * 128  # no embedding
     assert after[0] > before[0]
+
+
+@pytest.mark.parametrize("task", [TinyTask, RecurrentTask, ClassifierTask])
+@pytest.mark.parametrize(
+    ("stages", "error"),
+    [
+        ("int8-weight-only", 0.001),
+        ("int8-dynamic", 0.001),
+        ("float8-weight-only", 0.006),
+        ("int4-weight-only:dtype=float32,group=32", 0.02),
+        ("packed-int:group=32", 0.02),
+        ("nf4", 0.02),
+        ("dynamic-int8", 0.001),
+        ("static-int8:batches=1", 0.001),
+        ("store-bitmask", 0.0),
+        ("store-csr", 0.0),
+    ],
+)
+def test_every_weight_of_a_layer_is_counted_as_it_multiplies_however_it_is_stored(
+    stages: str, error: float, task: type[TinyTask], tmp_path: Path
+) -> None:
+    edges, before = weight_histogram(task().build())
+    changed = subject_after(stages, tmp_path, task()).model
+
+    _, after = weight_histogram(changed, edges)
+
+    assert sum(after) == sum(before)
+    for weights, as_they_were in zip(effective_weights(changed), effective_weights(task().build()), strict=True):
+        assert (weights - as_they_were).abs().max() <= error
 
 
 @pytest.mark.parametrize(
