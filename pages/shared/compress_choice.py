@@ -148,7 +148,10 @@ def _without_memory(experiment: Experiment) -> str:
     on_disk = any(item.saves is Saves.DISK for item in experiment.techniques)
     if on_disk:
         return "Saves on disk and in transfer only: the model is expanded before it runs, and takes as much memory as before."
-    return "Saves nothing by itself: zeros take as much memory as other numbers until a sparse format or a coder leaves them out."
+    return (
+        "Saves nothing by itself: zeros and shared values take as much memory and disk as other numbers. A sparse format leaves zeros out;"
+        " a coder makes the file smaller."
+    )
 
 
 def _catalogue() -> None:

@@ -11,11 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiler.compression.base import Saves
 from profiler.compression.coders import CODERS, canonical_codes, code_lengths, entropy_bits, pack_bits, unpack_bits, zstd
 from profiler.compression.entropy import CodedFile, read_weights
 from profiler.compression.files import StateFile
 from profiler.compression.held import tensors_of
 from profiler.compression.kmeans import codebook_of, nearest
+from profiler.compression.registry import TECHNIQUES
 from profiler.compression.streams import Layout, byte_streams, index_streams, with_gaps
 from tests.compression.tasks import TinyTask
 from tests.compression.test_held_bytes import NUM_MATRICES, NUMBERS, subject_after
@@ -52,6 +54,19 @@ def test_huffmans_code_of_a_textbook_example_has_the_lengths_of_the_textbook() -
     assert [format(code, f"0{length}b") for code, length in zip(canonical_codes(lengths), lengths, strict=True)] == [
         "0", "100", "101", "110", "1110", "1111"
     ]  # fmt: skip
+
+
+def test_shared_weights_save_nothing_until_a_coder_writes_them(tmp_path: Path) -> None:
+    sizes = []
+    for stages in ("", "k-means:bits=4", "k-means:bits=4 + fixed"):
+        subject, path = subject_after(stages, tmp_path), tmp_path / "weights"
+        subject.file.write(subject.model, path)
+        sizes.append(path.stat().st_size)
+
+    untouched, shared, coded = sizes
+    assert TECHNIQUES["k-means"].saves is Saves.NOTHING
+    assert shared == pytest.approx(untouched, rel=0.01)
+    assert untouched - coded > (4 - 0.5) * NUMBERS - NUM_MATRICES * 1024  # half a byte a weight, and codebooks and headers
 
 
 @given(counts=st.lists(st.integers(1, 10_000), min_size=2, max_size=256))

@@ -244,14 +244,14 @@ K_MEANS = Technique(
     name="k-means",
     label="Shared weights (k-means)",
     kind=Kind.QUANTIZATION,
-    saves=Saves.DISK,
+    saves=Saves.NOTHING,
     promise="5 bits a weight instead of 32.",
     explanation=(
         "The weights of each matrix are grouped into 2^bits clusters and each takes its cluster's mean; weights that were pruned stay"
-        " zero. Saves on disk: the file keeps indices and the means. In memory the model runs on float32 as before. An entropy coder makes"
-        " the file smaller still, since clusters are not equally full."
+        " zero. Saves nothing by itself: in memory and in the file the means are float32 numbers as before. Only a coder behind it makes"
+        " the file smaller: packed indices keep bits a weight and the means, an entropy coder less, since clusters are not equally full."
     ),
-    formula="bits/8 bytes a weight + 4 x 2^bits bytes a matrix on disk; 1.00 in memory",
+    formula="1.00 in memory and on disk; with a coder behind it bits/8 bytes a weight + 4 x 2^bits bytes a matrix on disk",
     source="Han, Mao, Dally 2016: Deep Compression, arXiv:1510.00149",
     code="kmeans:share_weights",
     by_layer=True,
