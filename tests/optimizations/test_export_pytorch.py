@@ -17,18 +17,20 @@ from profiler import record
 from profiler.analysis.footprint import Footprint
 from profiler.capture.engine import capture_job
 from profiler.errors import SpecError
+from profiler.models.build import build_model
 from profiler.optimizations.attention import Attention
 from profiler.optimizations.export import export_job
 from profiler.optimizations.export.program import is_said_by_job
-from profiler.optimizations.export.pytorch import pytorch_program
+from profiler.optimizations.export.pytorch import model_lines, pytorch_program
 from profiler.optimizations.export.pytorch_toggles import MISSING, WRITERS
 from profiler.optimizations.optimizers import TorchOptimizer
 from profiler.optimizations.registry import REGISTRY, validate
 from profiler.recording import Category
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
 from profiler.storage import read_recording
+from profiler.workloads import Setup
 
-GPU_ONLY = ("efficient", "expandable-segments", "max-split-size", "roundup-power2", "tf32", "cudnn-benchmark")
+GPU_ONLY = ("efficient", "paged-adamw-8bit", "expandable-segments", "max-split-size", "roundup-power2", "tf32", "cudnn-benchmark")
 """Written, and nothing on a CPU."""
 WARMUP = 1
 
@@ -89,6 +91,29 @@ def test_what_a_script_cannot_say_is_named() -> None:
     lstm = pytorch_program(job(model="tiny-lstm"))
     assert not lstm.text
     assert "Headroom's own" in lstm.missing[0]
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2", "tiny-bert", "tiny-roberta", "tiny-t5", "tiny-distilbert", "tiny-mixtral"])
+@pytest.mark.parametrize("num_layers", [0, 1, 999])
+def test_the_script_freezes_what_the_run_freezes(model: str, num_layers: int) -> None:
+    asked = validate(job(f"freeze:trainable_layers={num_layers}", model=model))
+    namespace: dict[str, Any] = {}
+    exec(compile("\n".join(model_lines(asked, ["freeze"])), "run.py", "exec"), namespace)
+    theirs = {name for name, parameter in namespace["model"].named_parameters() if parameter.requires_grad}
+    setup = Setup()
+    REGISTRY["freeze"].apply(setup, {"trainable_layers": num_layers}, asked)
+    ours = setup.transforms[0](build_model(asked.model))
+    assert theirs == {name for name, parameter in ours.named_parameters() if parameter.requires_grad}
+
+
+def test_what_cannot_be_written_of_an_optimizer_leaves_adamw() -> None:
+    for name in ("lion", "muon"):
+        text = pytorch_program(job(name)).text
+        assert "optimizer = torch.optim.AdamW(trained, lr=0.0001, weight_decay=0.01, foreach=False)" in text
+        assert "the script has AdamW in its place" in pytorch_program(job(name)).missing[0]
+    paged = pytorch_program(replace(job("paged-adamw-8bit"), device="rtx-4090"))
+    assert "optimizer = PagedAdamW8bit(trained)" in paged.text
+    assert not paged.missing
 
 
 def test_gpu_settings_come_before_torch() -> None:

@@ -9,6 +9,9 @@ from profiler.optimizations.base import Optimization, Value
 from profiler.optimizations.registry import REGISTRY, validate
 from profiler.spec import Job
 
+_KEPT_WHERE_NOTHING_CHANGES = ("tied-embeddings", "grouped-query", "packing")
+"""What a job says by its model or batch: where one of them is still a toggle, the job was so before."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
@@ -30,7 +33,11 @@ def switched_on(job: Job) -> dict[str, Mapping[str, Value]]:
         SpecError: the job is not possible.
     """
     toggles = {toggle.name: dict(toggle.options) for toggle in validate(job).toggles}
-    return {name: item.read_options(toggles[name]) for name, item in REGISTRY.items() if name in toggles}
+    return {
+        name: item.read_options(toggles[name])
+        for name, item in REGISTRY.items()
+        if name in toggles and name not in _KEPT_WHERE_NOTHING_CHANGES
+    }
 
 
 def is_said_by_job(item: Optimization) -> bool:

@@ -39,6 +39,8 @@ def pytorch_program(job: Job) -> Program:
             missing.append(f"{name}: {MISSING[name]}")
         else:
             _write(draft, name, options)
+    if not draft.optimizer and job.workload.kind is WorkloadKind.TRAIN:  # what is missing is an optimizer, and says so
+        _write(draft, "adamw", REGISTRY["adamw"].read_options({}))
     text = "" if head not in _MODEL_CLASSES else "\n".join(_lines(draft)) + "\n"
     return Program(tool="PyTorch", filename="run.py", language="python", text=text, missing=tuple(missing))
 

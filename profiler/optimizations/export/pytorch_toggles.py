@@ -69,12 +69,16 @@ def _ia3(draft: Draft, options: Options) -> None:
 
 
 def _freeze(draft: Draft, options: Options) -> None:
+    """Write what `profiler.optimizations.freezing` does, name for name."""
+    draft.imports.add("from transformers.modeling_layers import GradientCheckpointingLayer")
     draft.changes += [
+        "stacks = [item for item in model.named_modules() if isinstance(item[1], torch.nn.ModuleList) and len(item[1])]",
+        "path, layers = [item for item in stacks if isinstance(item[1][0], GradientCheckpointingLayer)][-1]",
+        "names = [name for name, _ in model.named_parameters()]",
+        'last = max(number for number, name in enumerate(names) if name.startswith(f"{path}."))',
+        "after = list(model.parameters())[last + 1 :]",
         "model.requires_grad_(False)",
-        "model.get_output_embeddings().requires_grad_(True)",
-        "parts = dict(model.named_modules())",
-        "stack = next(part for part in parts.values() if isinstance(part, torch.nn.ModuleList))",
-        f"for part in [*stack[-{options['trainable_layers']}:], *(part for name, part in parts.items() if name.endswith('.norm'))]:",
+        f"for part in [*list(layers)[max(0, len(layers) - {options['trainable_layers']}) :], model.get_output_embeddings(), *after]:",
         "    part.requires_grad_(True)",
     ]
 
@@ -98,6 +102,11 @@ def _torchao_optimizer(class_name: str) -> Callable[[Draft, Options], None]:
         draft.optimizer = f"{class_name}(trained, {arguments(options)})"
 
     return write
+
+
+def _paged_adamw_8bit(draft: Draft, options: Options) -> None:
+    draft.imports.add("from bitsandbytes.optim import PagedAdamW8bit")
+    draft.optimizer = "PagedAdamW8bit(trained)"
 
 
 def _torchao_weights(config: str) -> Callable[[Draft, Options], None]:
@@ -146,6 +155,7 @@ WRITERS: dict[str, Callable[[Draft, Options], None]] = {
     "adamw-8bit": _torchao_optimizer("AdamW8bit"),
     "adamw-4bit": _torchao_optimizer("AdamW4bit"),
     "adamw-fp8": _torchao_optimizer("AdamWFp8"),
+    "paged-adamw-8bit": _paged_adamw_8bit,
     "freeze": _freeze,
     "int8": _torchao_weights("Int8WeightOnlyConfig"),
     "float8": _torchao_weights("Float8WeightOnlyConfig"),
@@ -173,10 +183,8 @@ MISSING: dict[str, str] = {
     "chunked-loss": _OWN.format("hidden_state_loss.py"),
     "fused-loss": _OWN.format("hidden_state_loss.py"),
     "distillation": _OWN.format("distillation.py"),
-    "packing": "it is in how your data is laid out; the batch here is full.",
-    "lion": _OWN.format("torch_optimizers.py"),
-    "muon": _OWN.format("torch_optimizers.py"),
-    "paged-adamw-8bit": "bitsandbytes.optim.PagedAdamW8bit(trained) is its class, which no machine has confirmed to the byte here.",
+    "lion": f"the script has AdamW in its place: {_OWN.format('torch_optimizers.py')}",
+    "muon": "the script has AdamW in its place. torch.optim.Muon takes the hidden matrices alone and wants an AdamW for all else.",
     "optimizer-in-backward": _OWN.format("torch_optimizers.py"),
     "offload-activations": "torch.autograd.graph.save_on_cpu(pin_memory=True) around forward is nearest; it moves saved weights, too.",
     "offload-optimizer": _OWN.format("offload.py"),
