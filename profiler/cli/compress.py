@@ -118,9 +118,8 @@ def _print_list(as_json: bool) -> None:
 
 
 def _models() -> list[dict[str, Any]]:
-    return [
-        {"name": item.name, "label": item.label, "explanation": item.explanation, "needs": list(item.needs)} for item in lab.MODELS.values()
-    ]
+    texts = ("name", "label", "explanation", "to_install")
+    return [{name: getattr(item, name) for name in texts} | {"needs": list(item.needs)} for item in lab.MODELS.values()]
 
 
 def _techniques() -> list[dict[str, Any]]:

