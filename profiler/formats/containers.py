@@ -1,6 +1,7 @@
 """A file as people share it (a pickle, the same gzipped, or inside a memory_viz page) -> the stream of its pickle.
 
-Every byte handed out is counted against what the file can hold, so that a length written in the file allocates nothing.
+Every byte handed out is counted against what the file holds, so that a length written in the file allocates nothing. What a gzip holds is
+counted by unpacking it once, a piece at a time: what it says of itself is not believed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -35,7 +37,7 @@ class Container:
     kind: str
     """pickle, gzip or html."""
     payload_bytes: int
-    """The most bytes of pickle that it may hold; exact but for gzip."""
+    """The most bytes of pickle that it may hold; exact but for a page, which is larger than its pickle."""
 
 
 class Source:
@@ -97,29 +99,41 @@ class Source:
         self._left -= count
         self._read += count
         if self._left < 0:
-            raise FormatError(f"{self._what} unpacks to over {self._read:,} bytes, which no snapshot of its size does. It is not opened.")
+            raise _too_large(self._what, self._read)
 
 
 def inspect(path: Path) -> Container:
-    """Return what a file is, from its first bytes.
+    """Return what a file is and how much it holds; a gzip is unpacked once for it, at some 400 MiB a second.
 
     Raises:
         StorageError: it cannot be read.
-        FormatError: it is empty.
+        FormatError: it is empty, or a gzip that is damaged or unpacks to more than any snapshot of its size.
     """
     try:
         with path.open("rb") as file:
             start = file.read(256)
-            num_bytes = path.stat().st_size
+            status = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
     if not start:
         raise FormatError(f"{path.name} is empty. Choose the file that torch.cuda.memory._dump_snapshot wrote.")
     if start.startswith(_GZIP):
-        return Container("gzip", min(num_bytes * _MAX_EXPANSION, _MAX_EXPANDED_BYTES))
+        return Container("gzip", _unpacked_bytes(path, status.st_size, status.st_mtime_ns))
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return Container("html", num_bytes)
-    return Container("pickle", num_bytes)
+        return Container("html", status.st_size)
+    return Container("pickle", status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _unpacked_bytes(path: Path, num_bytes: int, _changed_ns: int) -> int:
+    """Return what a gzip of ``num_bytes`` unpacks to, holding only a piece of it; remembered until the file changes."""
+    most, count = min(num_bytes * _MAX_EXPANSION, _MAX_EXPANDED_BYTES), 0
+    with _damage_in_words(path), gzip.open(path) as unpacked:
+        while piece := unpacked.read(_BUFFER_BYTES):
+            count += len(piece)
+            if count > most:
+                raise _too_large(path.name, count)
+    return count
 
 
 @contextmanager
@@ -135,16 +149,21 @@ def open_pickle(path: Path, on_read: Callable[[int], None]) -> Iterator[Source]:
         FormatError: it is empty, damaged, or a page without a snapshot.
     """
     container = inspect(path)
+    with _damage_in_words(path), path.open("rb", buffering=_BUFFER_BYTES) as file:
+        if container.kind == "gzip":
+            with gzip.open(file) as unpacked:
+                yield Source(cast(IO[bytes], unpacked), container.payload_bytes, on_read, path.name)
+        elif container.kind == "html":
+            payload = _embedded(file.read(), path.name)
+            yield Source(io.BufferedReader(io.BytesIO(payload), _BUFFER_BYTES), len(payload), on_read, path.name)
+        else:
+            yield Source(file, container.payload_bytes, on_read, path.name)
+
+
+@contextmanager
+def _damage_in_words(path: Path) -> Iterator[None]:
     try:
-        with path.open("rb", buffering=_BUFFER_BYTES) as file:
-            if container.kind == "gzip":
-                with gzip.open(file) as unpacked:
-                    yield Source(cast(IO[bytes], unpacked), container.payload_bytes, on_read, path.name)
-            elif container.kind == "html":
-                payload = _embedded(file.read(), path.name)
-                yield Source(io.BufferedReader(io.BytesIO(payload), _BUFFER_BYTES), len(payload), on_read, path.name)
-            else:
-                yield Source(file, container.payload_bytes, on_read, path.name)
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise FormatError(f"{path.name} is truncated or damaged ({error}). Copy it again from its source.") from error
     except OSError as error:
@@ -160,6 +179,10 @@ def _embedded(page: bytes, name: str) -> bytes:
         return base64.b64decode(match[1].replace(b"\\/", b"/"))
     except binascii.Error as error:
         raise FormatError(f"{name}: the snapshot inside the page is damaged ({error}). Save the page again.") from error
+
+
+def _too_large(name: str, count: int) -> FormatError:
+    return FormatError(f"{name} unpacks to at least {count:,} bytes, which no snapshot of its size does. It is not opened.")
 
 
 def _unreadable(path: Path, error: OSError) -> StorageError:

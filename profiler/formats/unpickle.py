@@ -68,8 +68,8 @@ class PlainUnpickler(pickle.Unpickler):
         copyreg.clear_extension_cache()
         try:
             return self.load()
-        except MemoryError:
-            raise FormatError(f"{self._what} takes more memory than it may; no snapshot of its size does. It is not opened.") from None
+        except MemoryError as error:
+            raise FormatError(f"{self._what} takes more memory than it may; no snapshot of its size does. It is not opened.") from error
         except _DAMAGE as error:
             raise FormatError(
                 f"{self._what} is not a CUDA memory snapshot, or it is damaged ({_bounded(str(error))}). Choose the pickle that "

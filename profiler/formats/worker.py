@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import psutil
 
+from profiler.devices import this_machine
 from profiler.errors import FormatError, HeadroomError, SpecError, StorageError
 from profiler.formats.containers import inspect
 from profiler.formats.convert import to_recording
@@ -43,9 +44,13 @@ _READ, _CONVERTED = 0.6, 0.9
 """The shares of the time after which the file is read, and after which it is known what its blocks are; the rest is writing."""
 
 
-def address_space_bytes(path: Path) -> int:
-    """Return how much memory a worker may map for a file: 1 GiB and four times its pickle."""
-    return GIB + 4 * inspect(path).payload_bytes
+def address_space_bytes(payload_bytes: int) -> int:
+    """Return how much memory a worker may map: 1 GiB and four times the pickle, but above 1 GiB at most 3/4 of what is free.
+
+    Args:
+        payload_bytes: the size of the pickle, unpacked.
+    """
+    return min(GIB + 4 * payload_bytes, max(GIB, this_machine().available_bytes * 3 // 4))
 
 
 def read_in_worker(
@@ -73,8 +78,11 @@ def read_in_worker(
         SpecError: the rules are none.
     """
     path, out = Path(path), Path(out)
-    limit = BASE_SECONDS + inspect(path).payload_bytes / BYTES_PER_SECOND if seconds is None else seconds
-    order = json.dumps({"parameter_bytes": list(parameter_bytes), "rules": str(rules) if rules else None})
+    payload_bytes = inspect(path).payload_bytes
+    limit = BASE_SECONDS + payload_bytes / BYTES_PER_SECOND if seconds is None else seconds
+    allowed = address_space_bytes(payload_bytes)
+    rules_file = str(rules) if rules else None
+    order = json.dumps({"parameter_bytes": list(parameter_bytes), "rules": rules_file, "address_space_bytes": allowed})
     command = [sys.executable, "-m", "profiler.formats.worker", str(path), str(out)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=_environment(), text=True, encoding="utf-8", **pipes, **own_group()) as worker:
@@ -94,7 +102,7 @@ def read_in_worker(
     if error is not None:
         raise error
     if worker.returncode:
-        raise _ended_badly(path, worker.returncode)
+        raise _ended_badly(path, worker.returncode, payload_bytes, allowed)
     return read_recording(out)
 
 
@@ -107,7 +115,7 @@ def main(arguments: Sequence[str], order: IO[str], answers: IO[str]) -> int:
         _say(answers, progress=share)
 
     try:
-        limit_address_space(address_space_bytes(path))
+        limit_address_space(wanted["address_space_bytes"])
         snapshot = read_snapshot(path, part_of(tell, 0.0, _READ))
         rules = read_rules(wanted["rules"])
         converting = part_of(tell, _READ, _CONVERTED)
@@ -115,6 +123,8 @@ def main(arguments: Sequence[str], order: IO[str], answers: IO[str]) -> int:
         tell(_CONVERTED)
         write_recording(recording, out)
     except HeadroomError as error:
+        if isinstance(error.__cause__, MemoryError):
+            return _OUT_OF_MEMORY  # whose limit that was, the process that set it can say
         _say(answers, error=type(error).__name__, message=str(error))
         return _REFUSED
     except MemoryError:
@@ -157,8 +167,13 @@ def _watch(worker: subprocess.Popen[str], seconds: float, late: threading.Event,
             return
 
 
-def _ended_badly(path: Path, code: int) -> FormatError:
-    allowed = format_bytes(address_space_bytes(path))
+def _ended_badly(path: Path, code: int, payload_bytes: int, allowed_bytes: int) -> FormatError:
+    allowed = format_bytes(allowed_bytes)
+    if code == _OUT_OF_MEMORY and allowed_bytes < GIB + 4 * payload_bytes:
+        return FormatError(
+            f"{path.name} holds {format_bytes(payload_bytes)} and needs more than the {allowed} of memory that this machine can spare now. "
+            "Close other programs, or open it on a larger machine."
+        )
     if code == _OUT_OF_MEMORY:
         return FormatError(f"{path.name} needs more than {allowed} of memory, which no snapshot of its size does. It is not opened.")
     how = f"crashed ({signal_name(-code)})" if code < 0 else f"ended with exit code {code}"

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,8 +220,39 @@ def test_gzip_that_unpacks_to_far_more_than_a_snapshot_is_refused(tmp_path: Path
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(pickle.dumps({"segments": [], "x": "a" * 2**20})))
 
-    with pytest.raises(FormatError, match="truncated or damaged|unpacks to over"):
+    with pytest.raises(FormatError, match="unpacks to at least"):
         read_snapshot(path)
+
+
+def test_a_gzip_holds_what_it_unpacks_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"abc") + gzip.compress(b"defgh"))  # members one after the other are one file
+
+    assert containers.inspect(path) == containers.Container("gzip", 8)
+
+    path.write_bytes(gzip.compress(b"abcdefgh" * 2))  # the same path, another file
+
+    assert containers.inspect(path) == containers.Container("gzip", 16)
+
+
+def test_to_count_what_a_gzip_holds_takes_the_memory_of_a_piece(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(bytes(range(256)) * 8 + bytes(32 * MIB)))
+    tracemalloc.start()
+    with pytest.raises(FormatError, match="unpacks to at least"):
+        containers.inspect(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak_bytes < 2 * MIB
+
+
+def test_a_truncated_gzip_is_told_when_it_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(pickle.dumps(training()))[:-12])
+
+    with pytest.raises(FormatError, match=r"a\.gz is truncated or damaged"):
+        containers.inspect(path)
 
 
 def test_every_beginning_of_a_file_is_refused_in_words(tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from profiler.analysis.timeline import Timeline
+from profiler.devices import this_machine
 from profiler.errors import FormatError, SpecError, StorageError
+from profiler.formats import worker
 from profiler.formats.worker import address_space_bytes, read_in_worker
 from profiler.storage import read_recording
 from profiler.units import GIB
@@ -35,11 +39,46 @@ def test_the_recording_comes_back_as_a_file_with_progress(tmp_path: Path) -> Non
     assert told[-1] == 1.0
 
 
-def test_a_worker_may_map_a_gib_and_four_times_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.pickle"
-    path.write_bytes(b"x" * 1_000)
+def _free(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
+    monkeypatch.setattr(worker, "this_machine", lambda: replace(this_machine(), available_bytes=num_bytes))
 
-    assert address_space_bytes(path) == GIB + 4_000
+
+@pytest.mark.parametrize(
+    ("payload_bytes", "free_bytes", "allowed_bytes"),
+    [
+        pytest.param(1_000, 64 * GIB, GIB + 4_000, id="four times the pickle and a GiB"),
+        pytest.param(6 * GIB, 8 * GIB, 6 * GIB, id="three quarters of what is free"),
+        pytest.param(6 * GIB, 64 * GIB, 25 * GIB, id="a large file on a large machine"),
+        pytest.param(6 * GIB, GIB // 2, GIB, id="enough to begin"),
+    ],
+)
+def test_a_worker_may_map_what_its_file_needs_and_never_the_whole_machine(
+    payload_bytes: int, free_bytes: int, allowed_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _free(monkeypatch, free_bytes)
+
+    assert address_space_bytes(payload_bytes) == allowed_bytes
+
+
+def test_what_needs_more_than_the_machine_has_is_said_to_be_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.pickle"
+    path.write_bytes(b"\x80\x04](" + b"N" * (96 * MIB) + b"e.")  # a list of 100 million places, of eight bytes each, made twice
+    _free(monkeypatch, GIB)
+    said = r"large\.pickle holds 96\.0 MiB and needs more than the 1\.00 GiB of memory that this machine can spare now\."
+
+    with pytest.raises(FormatError, match=said):
+        read_in_worker(path, tmp_path / "out.headroom")
+
+
+def test_a_small_gzip_of_much_is_refused_before_a_process_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\x80\x04" + bytes(64 * MIB)))
+    monkeypatch.setattr(worker.subprocess, "Popen", None)
+
+    with pytest.raises(
+        FormatError, match=r"^bomb\.gz unpacks to at least [\d,]+ bytes, which no snapshot of its size does\. It is not opened\.$"
+    ):
+        read_in_worker(path, tmp_path / "out.headroom")
 
 
 @pytest.mark.parametrize(
