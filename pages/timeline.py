@@ -28,16 +28,22 @@ def explore() -> None:
         return
     charts.main(entry.id, timeline)
     instant.panel(entry.id, timeline)
+    link_to_allocator()
+
+
+def link_to_allocator() -> None:
+    """Draw the link to Allocator, which opens with this memory and, where one was chosen, at this instant."""
+    chosen = {"memory": lane.label if lane else None, "at": session.chosen("at")}
+    st.page_link(
+        "pages/allocator.py",
+        label="What the allocator reserves for this, and why",
+        icon=":material/arrow_forward:",
+        query_params=session.recording_link(entry) | {name: value for name, value in chosen.items() if value},
+    )
 
 
 session.let_paint()
 components.fragment(explore)
-st.page_link(
-    "pages/allocator.py",
-    label="What the allocator reserves for this, and why",
-    icon=":material/arrow_forward:",
-    query_params=session.recording_link(entry) | ({"memory": lane.label} if lane else {}),
-)
 against.panel(entry.id, lane)
 downloads.row(entry, lane)
 components.how_to_read(
@@ -45,6 +51,8 @@ components.how_to_read(
 - **Height is allocated memory**, one colour a category. The line over it is the resident set or device used: what the system sees.
 - **The peak decides whether a run fits.** It is marked, and covers the steps after the warm-up.
 - **Click the chart**, or move the slider, to see what was alive at that instant: by category, by module, by tensor.
+- **Segment map** and **Allocator events** show what the allocator held at that instant and what it asked of the driver: as recorded, or,
+  where that was not recorded, as a GPU's allocator would have.
 - **Blocks** shows each allocation as a rectangle from birth to end. Wheel or W and S zoom, drag or A and D pan, 0 shows all, a click pins.
 - Long recordings are reduced for drawing; the peak and every number in the tables stay exact.
 """

@@ -42,7 +42,7 @@ def main(recording_id: str, timeline: Timeline) -> None:
             layout: LayoutName = _choice("Height", "layout", _LAYOUTS) if has_addresses(timeline) else "stacked"
         else:
             recorded = replays.recorded(recording_id, timeline.lane)
-            readings = _overlays(recording_id, timeline, recorded) if axis == "time" else []
+            readings = _overlays(recording_id, timeline, recorded)
             over = _laid_over(timeline, readings, has_fragmentation=recorded is not None)
     if view == "blocks":
         _draw_blocks(timeline, axis, layout)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from pages.shared import charts, components, session
+from pages.shared import charts, components, replays, segments, session
 from profiler.analysis.attribution import alive_at, group_at, module_tree, top_allocations
 from profiler.analysis.stack_tree import has_modules, has_stacks, stack_tree
 from profiler.analysis.timeline import Timeline
@@ -20,6 +20,8 @@ _HEIGHT = 400
 _MAX_ROWS = 500
 _WHEN = {Clock.MEASURED: " at {}", Clock.ESTIMATED: " at about {} (estimated)", Clock.ORDER: ""}
 _TREES = ("Modules", "Call stacks")
+_MAP = "Segment map"
+"""It is as high as it needs: what it leaves out is said under it."""
 
 
 def panel(recording_id: str, timeline: Timeline) -> None:
@@ -36,7 +38,7 @@ def panel(recording_id: str, timeline: Timeline) -> None:
         composition, key="instant_composition", alt="What is allocated at the instant, by category; the table below has the numbers."
     )
     chosen = st.segmented_control("Details", list(_DETAILS), required=True, **session.linked("details", list(_DETAILS)))
-    with st.container(height=_HEIGHT + 60, border=False, key="instant_details"):
+    with st.container(height="content" if chosen == _MAP else _HEIGHT + 60, border=False, key="instant_details"):
         _DETAILS[str(chosen)](timeline, event)
 
 
@@ -93,6 +95,24 @@ def _search(timeline: Timeline, event: int) -> None:
     components.table(found.table, key="search_table", alt="The largest blocks that match", height=_HEIGHT - 90)
 
 
+def _segment_map(timeline: Timeline, event: int) -> None:
+    recording_id, lane = timeline.metadata.id, timeline.lane
+    if replays.recorded(recording_id, lane) is not None:
+        state = replays.recorded_map(recording_id, lane, event)
+    else:
+        state = replays.simulated_map(recording_id, lane, *replays.in_force(recording_id, lane), None, event)
+    segments.draw_map(state, timeline.blocks)
+
+
+def _allocator_events(timeline: Timeline, event: int) -> None:
+    del event
+    recording_id, lane = timeline.metadata.id, timeline.lane
+    series = replays.recorded(recording_id, lane)
+    if series is None:
+        series = replays.series(recording_id, lane, *replays.in_force(recording_id, lane), None)
+    segments.draw_events(series, _HEIGHT - 40)
+
+
 def _chart_data(timeline: Timeline, event: int) -> None:
     del event
     picked = timeline.pick_rows()
@@ -108,5 +128,7 @@ _DETAILS: dict[str, Callable[[Timeline, int], None]] = {
     "By tensor": _by_tensor,
     "Module tree": _tree,
     "Allocations": _search,
+    _MAP: _segment_map,
+    "Allocator events": _allocator_events,
     "Chart data": _chart_data,
 }

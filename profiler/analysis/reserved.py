@@ -116,7 +116,8 @@ class ReservedSeries:
     def overlay(self, device: int) -> Series:
         """Return reserved as a series that can be laid over a timeline."""
         rows = self.pick_rows()
-        return Series(str(self.provenance), "reserved_bytes", device, self.time_us[rows], self.reserved_bytes[rows], self.num_points)
+        columns = self.time_us[rows], self.reserved_bytes[rows]
+        return Series(str(self.provenance), "reserved_bytes", device, *columns, self.num_points, self.event[rows])
 
     def table(self, rows: Array) -> pd.DataFrame:
         """Return points as rows: event, time_us, allocated_bytes, active_bytes, reserved_bytes, external_fragmentation_share."""

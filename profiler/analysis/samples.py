@@ -38,6 +38,8 @@ class Series:
     values: Array
     num_samples: int
     """Readings before the reduction."""
+    event: Array | None = None
+    """The event that each reading follows, -1 before the first, where that is known; elsewhere its time tells."""
 
     @property
     def label(self) -> str:

@@ -1,7 +1,8 @@
-"""A segment map -> as many segments and pieces as a chart can show; the rest is counted and summed."""
+"""A segment map -> pages of as many segments and pieces as a chart can show; what lies on other pages is counted and summed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +16,7 @@ _THIN = 400
 """Pieces thinner than the widest segment's 400th part are drawn together with thin neighbours, where there are too many."""
 
 PoolName = Literal["large", "small"]
-Order = Literal["size", "free"]
+Order = Literal["size", "free", "address"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,9 @@ class SegmentView:
     """The segments that are drawn, and what was left out."""
 
     segments: tuple[MappedSegment, ...]
+    order: Order
+    first: int
+    """Segments of the pool that come before those drawn."""
     num_segments: int
     """Segments of the pool, drawn or not."""
     rest_bytes: int
@@ -42,52 +46,64 @@ class SegmentView:
         text = f"all {self.num_segments:,} segments"
         if left_out:
             rest = f"{format_bytes(self.rest_bytes)}, {format_bytes(self.rest_free_bytes)} of them free"
-            text = f"{len(self.segments):,} of {self.num_segments:,} segments; the other {left_out:,} hold {rest}"
+            places = f"{self.first + 1:,} to {self.first + len(self.segments):,}"
+            text = f"{len(self.segments):,} of {self.num_segments:,} segments, {places} in this order; the other {left_out:,} hold {rest}"
         return f"{text}; thin neighbours are drawn as one" if self.is_joined else text
 
 
-def view_segments(
+def segment_pages(
     state: SegmentMap, pool: PoolName, order: Order = "size", *, max_segments: int = MAX_SEGMENTS, max_pieces: int = MAX_PIECES
-) -> SegmentView:
-    """Return the segments of one pool to draw, those of one size by address.
+) -> list[SegmentView]:
+    """Return the segments of one pool to draw, page by page, each on one of them; of an empty pool one page without segments.
 
     Args:
         state: all segments.
         pool: blocks up to 1 MiB, or above.
-        order: the largest segments first, or those with most free bytes.
-        max_segments: rows to return at most.
-        max_pieces: rectangles to return at most; a single segment has 2 * 400 + 1 at most.
+        order: the largest segments first, those with most free bytes first, or by address; those that are equal by address.
+        max_segments: rows of a page at most.
+        max_pieces: rectangles of a page at most; a single segment has 2 * 400 + 1 at most.
     """
-    of_pool = [segment for segment in state.segments if segment.is_small == (pool == "small")]
-    ranked = sorted(of_pool, key=_by_free if order == "free" else _by_size)
-    chosen = ranked[:max_segments]
-    is_joined = sum(len(segment.pieces) for segment in chosen) > max_pieces
-    if is_joined:
-        thin = max(segment.bytes for segment in chosen) / _THIN
-        chosen = [replace(segment, pieces=_joined(segment.pieces, thin)) for segment in chosen]
+    ranked = sorted((segment for segment in state.segments if segment.is_small == (pool == "small")), key=_ORDERS[order])
+    num_bytes = sum(segment.bytes for segment in ranked)
+    num_free_bytes = sum(segment.free_bytes for segment in ranked)
+    pages: list[SegmentView] = []
+    first = 0
+    while first < len(ranked) or not pages:
+        fitting, is_joined = _fitting(ranked[first : first + max_segments], max_pieces)
+        page = SegmentView(
+            segments=fitting,
+            order=order,
+            first=first,
+            num_segments=len(ranked),
+            rest_bytes=num_bytes - sum(segment.bytes for segment in fitting),
+            rest_free_bytes=num_free_bytes - sum(segment.free_bytes for segment in ranked[first : first + len(fitting)]),
+            is_joined=is_joined,
+        )
+        pages.append(page)
+        first += len(fitting)
+    return pages
+
+
+def _fitting(segments: Sequence[MappedSegment], max_pieces: int) -> tuple[tuple[MappedSegment, ...], bool]:
+    """Return as many of the first segments as a chart can show, one at least, and whether their thin pieces were joined for it."""
+    is_joined = sum(len(segment.pieces) for segment in segments) > max_pieces
+    thin = max(segment.bytes for segment in segments) / _THIN if is_joined else 0.0
     kept: list[MappedSegment] = []
     num_pieces = 0
-    for segment in chosen:
-        num_pieces += len(segment.pieces)
+    for segment in segments:
+        drawn = replace(segment, pieces=_joined(segment.pieces, thin)) if is_joined else segment
+        num_pieces += len(drawn.pieces)
         if kept and num_pieces > max_pieces:
             break
-        kept.append(segment)
-    rest = ranked[len(kept) :]
-    return SegmentView(
-        segments=tuple(kept),
-        num_segments=len(of_pool),
-        rest_bytes=sum(segment.bytes for segment in rest),
-        rest_free_bytes=sum(segment.free_bytes for segment in rest),
-        is_joined=is_joined,
-    )
+        kept.append(drawn)
+    return tuple(kept), is_joined
 
 
-def _by_size(segment: MappedSegment) -> tuple[int, int]:
-    return -segment.bytes, segment.address
-
-
-def _by_free(segment: MappedSegment) -> tuple[int, int]:
-    return -segment.free_bytes, segment.address
+_ORDERS: dict[Order, Callable[[MappedSegment], tuple[int, int]]] = {
+    "size": lambda segment: (-segment.bytes, segment.address),
+    "free": lambda segment: (-segment.free_bytes, segment.address),
+    "address": lambda segment: (segment.address, segment.bytes),
+}
 
 
 def _joined(pieces: tuple[Piece, ...], thin: float) -> tuple[Piece, ...]:

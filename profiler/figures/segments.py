@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from profiler.analysis.blocks import Blocks
 from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.segment_map import MappedSegment, Piece, SegmentMap, Use
-from profiler.analysis.segment_view import SegmentView
+from profiler.analysis.segment_view import Order, SegmentView
 from profiler.figures.axes import base_layout, byte_axis, byte_axis_layout, empty_figure, plain
 from profiler.figures.theme import PATTERNS, STACK_ORDER, Theme, ThemeName, theme_named
 from profiler.units import exact_bytes, format_bytes
@@ -22,7 +22,7 @@ _BAR = 0.86
 _MIN_ROWS = 6
 """Rows for which there is room at least, so that one segment does not fill the chart."""
 _LABELLED = 24
-"""Rows that have room for their size beside them."""
+"""Rows that have room for a label beside them."""
 _MAX_TABLE = 2_000
 
 
@@ -30,7 +30,7 @@ def segments_figure(view: SegmentView, blocks: Blocks, *, theme: ThemeName = "li
     """Return the map; an allocated block has its category's colour, free memory is the page's, hatched what waits for a stream.
 
     Args:
-        view: what to draw, from `view_segments`.
+        view: what to draw, a page of `segment_pages`.
         blocks: the recording's blocks, to which the pieces point.
         theme: ``light`` or ``dark``.
     """
@@ -56,7 +56,7 @@ def segments_figure(view: SegmentView, blocks: Blocks, *, theme: ThemeName = "li
         fixedrange=True,
         showgrid=False,
         tickvals=ticks,
-        ticktext=[format_bytes(view.segments[row].bytes) for row in ticks],
+        ticktext=[_label(view.segments[row], view.order) for row in ticks],
         title={"text": "Segments", "font": {"size": 13}},
     )
     return figure
@@ -80,6 +80,11 @@ def segments_table(state: SegmentMap, limit: int = _MAX_TABLE) -> pd.DataFrame:
         for segment in sorted(state.segments, key=_largest_first)[:limit]
     ]
     return pd.DataFrame(rows)
+
+
+def _label(segment: MappedSegment, order: Order) -> str:
+    """Return what stands beside a row: where the segment lies if that orders the rows, else how large it is."""
+    return hex(segment.address) if order == "address" else format_bytes(segment.bytes)
 
 
 def _largest_first(segment: MappedSegment) -> tuple[int, int]:
@@ -139,5 +144,6 @@ def _details(segment: MappedSegment, piece: Piece, blocks: Blocks) -> str:
         lines.append(", ".join(names))
         lines.append(f"requested {exact_bytes(piece.requested_bytes)}")
     kind = "expandable segment" if segment.is_expandable else "segment"
-    lines.append(f"at {piece.offset_bytes:,} of a {kind} of {format_bytes(segment.bytes)}, {format_bytes(segment.free_bytes)} free")
+    lines.append(f"at {hex(segment.address + piece.offset_bytes)}, stream {segment.stream}")
+    lines.append(f"{piece.offset_bytes:,} B into a {kind} of {format_bytes(segment.bytes)}, {format_bytes(segment.free_bytes)} free")
     return "<br>".join(lines)

@@ -99,6 +99,13 @@ class _Scale:
     def of_times(self, times: Array) -> Array:
         return np.asarray(times / self._factor if self._by_time else np.searchsorted(self._times, times).astype(float))
 
+    def of_readings(self, line: Series) -> Array:
+        """Return where readings lie: among events, at the last one before or at the same time, whose state the reading saw; else at -1."""
+        if self._by_time:
+            return self.of_times(line.time_us)
+        events = np.searchsorted(self._times, line.time_us, side="right") - 1 if line.event is None else line.event
+        return np.asarray(events.astype(float))
+
 
 def _area(category: Category, x: Array, values: Array, theme: Theme) -> go.Scatter:
     color, pattern = theme.colors[category], PATTERNS[category]
@@ -120,7 +127,7 @@ def _overlay(line: Series, scale: _Scale, theme: Theme, place: int) -> go.Scatte
     color = theme.overlays[place % len(theme.overlays)]
     return go.Scatter(
         name=plain(line.label),
-        x=float32(scale.of_times(line.time_us)),
+        x=float32(scale.of_readings(line)),
         y=line.values.astype(np.float64),
         mode="lines",
         # Reserved holds until the next call to the driver; what was sampled moves between two readings.

@@ -10,7 +10,7 @@ from profiler.allocator.config import AllocatorConfig
 from profiler.allocator.state import BlockStatus, State
 from profiler.analysis.reserved import lane_trace
 from profiler.analysis.segment_map import SegmentMap, Use, block_numbers, recorded_map, simulated_map
-from profiler.analysis.segment_view import view_segments
+from profiler.analysis.segment_view import Order, segment_pages
 from profiler.analysis.timeline import Timeline
 from tests.allocator.programs import SETTINGS, Program, programs
 from tests.builders import MIB, Tape
@@ -125,26 +125,33 @@ def crowded(num_segments: int, num_small: int = 0) -> SegmentMap:
 
 def test_what_is_not_drawn_is_counted_and_summed() -> None:
     state = crowded(50)
-    view = view_segments(state, "large", max_segments=40)
+    first, second = segment_pages(state, "large", max_segments=40)
 
-    assert len(view.segments) == 40
-    assert view.rest_bytes == 10 * 20 * MIB
-    assert "40 of 50 segments; the other 10 hold 200 MiB, 0 B of them free" in view.statement
-    assert view_segments(state, "small").num_segments == 0
+    assert (len(first.segments), len(second.segments)) == (40, 10)
+    assert first.rest_bytes == 10 * 20 * MIB
+    assert first.statement == "40 of 50 segments, 1 to 40 in this order; the other 10 hold 200 MiB, 0 B of them free"
+    assert second.statement == "10 of 50 segments, 41 to 50 in this order; the other 40 hold 800 MiB, 0 B of them free"
+    [empty] = segment_pages(state, "small")
+    assert (empty.num_segments, empty.segments) == (0, ())
 
 
 @pytest.mark.parametrize("max_pieces", [30, 200, 2_000])
 def test_a_map_never_has_more_rectangles_than_it_may(max_pieces: int) -> None:
-    view = view_segments(crowded(50), "large", max_pieces=max_pieces)
+    state = crowded(50)
+    pages = segment_pages(state, "large", max_pieces=max_pieces)
 
-    assert view.num_pieces <= max_pieces
-    assert sum(segment.bytes for segment in view.segments) + view.rest_bytes == 50 * 20 * MIB
+    for page in pages:
+        assert page.num_pieces <= max_pieces
+        assert sum(segment.bytes for segment in page.segments) + page.rest_bytes == 50 * 20 * MIB
+    drawn = [segment.address for page in pages for segment in page.segments]
+    assert sorted(drawn) == [segment.address for segment in state.segments]
+    assert [page.first for page in pages] == [sum(len(page.segments) for page in pages[:place]) for place in range(len(pages))]
 
 
 def test_thin_neighbours_are_drawn_as_one_and_keep_their_bytes() -> None:
     state = crowded(0, num_small=3_000)
     [segment] = [segment for segment in state.segments if segment.is_small]
-    view = view_segments(state, "small", max_pieces=2_000)
+    [view] = segment_pages(state, "small", max_pieces=2_000)
 
     [drawn] = view.segments
     assert len(segment.pieces) > 2_000 >= len(drawn.pieces)
@@ -155,15 +162,17 @@ def test_thin_neighbours_are_drawn_as_one_and_keep_their_bytes() -> None:
     assert drawn.pieces[0].use is Use.SEVERAL
 
 
-def test_segments_with_most_free_bytes_can_come_first() -> None:
+@pytest.mark.parametrize(("order", "sizes"), [("size", [40, 30, 24]), ("free", [30, 24, 40]), ("address", [24, 40, 30])])
+def test_segments_come_in_the_order_that_was_asked_for(order: Order, sizes: list[int]) -> None:
     tape = Tape()
+    tape.alloc(24 * MIB)
     tape.alloc(40 * MIB)
     gone = tape.alloc(30 * MIB)
     tape.free(gone)
     recording = tape.recording()
     timeline = Timeline.of(recording)
     trace = lane_trace(recording, timeline.lane)
-    state = simulated_map(timeline, block_numbers(recording, timeline), trace, AllocatorConfig(), 2)
+    state = simulated_map(timeline, block_numbers(recording, timeline), trace, AllocatorConfig(), 3)
+    [view] = segment_pages(state, "large", order)
 
-    assert [segment.bytes // MIB for segment in view_segments(state, "large", "size").segments] == [40, 30]
-    assert [segment.bytes // MIB for segment in view_segments(state, "large", "free").segments] == [30, 40]
+    assert [segment.bytes // MIB for segment in view.segments] == sizes

@@ -124,7 +124,8 @@ def test_an_allocated_block_has_its_categorys_colour_and_says_what_it_is() -> No
     timeline = Timeline.of(recording)
     trace = lane_trace(recording, timeline.lane)
     state = simulated_map(timeline, block_numbers(recording, timeline), trace, AllocatorConfig(), 0)
-    bar = segments_figure(view_segments(state, "large"), timeline.blocks, theme="dark").data[0]
+    [view] = segment_pages(state, "large")
+    bar = segments_figure(view, timeline.blocks, theme="dark").data[0]
 
     assert bar.name == Category.PARAMETER.label
     assert bar.marker.color == DARK.colors[Category.PARAMETER]

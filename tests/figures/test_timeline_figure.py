@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import plotly.graph_objects as go
+import pyarrow as pa
 import pytest
 
-from profiler.analysis.samples import memory_series
+from profiler.analysis.samples import Series, memory_series
 from profiler.analysis.timeline import Timeline
 from profiler.figures.bands import MAX_MARKS
 from profiler.figures.theme import DARK, LIGHT
@@ -102,6 +103,37 @@ def test_areas_carry_the_colours_of_the_theme(training: Timeline, name: str, the
 
     colors = {category.label: color for category, color in theme.colors.items()}
     assert all(trace.fillcolor == colors[trace.name] for trace in _areas(figure))
+
+
+def test_a_reading_lies_at_the_event_that_it_follows() -> None:
+    tape = Tape()
+    for _ in range(3):
+        tape.alloc(100)
+    timeline = Timeline.of(tape.recording())
+    first, second, third = timeline.blocks.event_us.tolist()
+    times = np.array([first - 1, first, (first + second) / 2, second, third + 1])
+    read = Series("psutil", "rss_bytes", -1, times, np.arange(5), 5)
+
+    by_event = timeline_figure(timeline, timeline.pick_rows(), axis="event", overlays=[read])
+    by_time = timeline_figure(timeline, timeline.pick_rows(), axis="time", overlays=[read])
+
+    assert by_event.data[1].x.tolist() == [-1, 0, 0, 1, 2]
+    assert (np.diff(by_time.data[1].x) > 0).all()
+
+
+def test_a_reading_whose_event_is_known_lies_there_even_among_events_of_one_time() -> None:
+    tape = Tape()
+    tape.alloc(100)
+    events = tape.recording().events
+    same = pa.concat_tables([events, events.set_column(events.schema.get_field_index("block"), "block", pa.array([7], pa.int64()))])
+    timeline = Timeline.of(Recording(metadata=metadata(), events=same))
+    now = timeline.blocks.event_us
+    reserved = Series("imported", "reserved_bytes", -1, now, np.array([200, 300]), 2, event=np.array([0, 1]))
+
+    figure = timeline_figure(timeline, timeline.pick_rows(), axis="event", overlays=[reserved])
+
+    assert now[0] == now[1]
+    assert figure.data[1].x.tolist() == [0, 1]
 
 
 def test_texts_of_a_recording_are_shown_as_text() -> None:
