@@ -14,7 +14,7 @@ from profiler.recording import EVENTS, SEGMENTS, STACKS, Provenance, Recording
 from tests.allocator.programs import Machine, Program
 from tests.builders import metadata
 
-_SEGMENT_KINDS = (Kind.SEGMENT_ALLOC, Kind.SEGMENT_FREE, Kind.SEGMENT_MAP, Kind.SEGMENT_UNMAP)
+_SEGMENT_KINDS = (Kind.SEGMENT_ALLOC, Kind.SEGMENT_FREE, Kind.SEGMENT_MAP, Kind.SEGMENT_UNMAP, Kind.OOM)
 _STEP_US = 10.0
 
 
@@ -26,9 +26,11 @@ class RecordedProgram:
     states: list[tuple[int, State]] = field(default_factory=list)
 
 
-def run_on_gpu(program: Program, config: AllocatorConfig | None = None, **fields: Any) -> RecordedProgram:
+def run_on_gpu(
+    program: Program, config: AllocatorConfig | None = None, capacity_bytes: int | None = None, **fields: Any
+) -> RecordedProgram:
     """Run a program, write down what torch's history would say of it, and what the allocator held after each step."""
-    machine = Machine(config or AllocatorConfig())
+    machine = Machine(config or AllocatorConfig(), capacity_bytes)
     events: list[dict[str, Any]] = []
     segments: list[dict[str, Any]] = []
     blocks: dict[int, dict[str, Any]] = {}

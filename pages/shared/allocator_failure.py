@@ -9,14 +9,13 @@ from pages.shared import components, replays, session
 from pages.shared.allocator_editor import Choice
 from pages.shared.allocator_what_if import trial_of, wanted
 from profiler.allocator.out_of_memory import Explanation
-from profiler.allocator.recorded_ooms import recorded_ooms
 from profiler.analysis.allocator_settings import DEFAULT, label_of
 from profiler.analysis.blocks import Lane
-from profiler.analysis.out_of_memory import alive_when_memory_ran_out
+from profiler.analysis.instants import recorded_out_of_memory
+from profiler.analysis.out_of_memory import Alive, alive_when_memory_ran_out, held_after
 from profiler.analysis.replays import Explained
 from profiler.analysis.timeline import Timeline
 from profiler.figures.composition import composition_figure
-from profiler.recording import Metadata
 from profiler.units import exact_bytes, format_bytes
 
 _REPLAYS = 24
@@ -25,8 +24,7 @@ _MAX_ROWS = 200
 
 def panel(recording_id: str, lane: Lane | None, choice: Choice, timeline: Timeline) -> None:
     """Draw the explanation for the chosen setting, or for the default where only that fails; what to do where nothing fails."""
-    for sentence in _recorded(timeline.metadata):
-        st.markdown(sentence)
+    _recorded(recording_id, lane, timeline)
     failing = [setting for setting in (choice.shown, DEFAULT) if trial_of(recording_id, lane, setting, choice).trial.oom]
     if choice.capacity_bytes is None:
         st.caption("Give a card above, such as 24GiB or 300 MiB, to see whether memory runs out on it, at which request, and why.")
@@ -51,23 +49,24 @@ def _draw(recording_id: str, lane: Lane | None, setting: str, explained: Explain
         st.markdown(f"- {sentence}")
     st.button("Show this instant in the map", on_click=lambda: session.choose(at=str(event)), key="show_failure")
     alive = alive_when_memory_ran_out(found, session.recording(recording_id), timeline.blocks)
+    _draw_held(alive, found, key="failure")
+
+
+def _draw_held(alive: Alive, found: Explanation, key: str) -> None:
+    """Draw who held the memory, and the settings that were tried."""
     components.chart(
         composition_figure(alive.by_category, theme=session.theme(), title="Held when memory ran out"),
-        key="failure_composition",
+        key=f"{key}_composition",
         alt="What was allocated when memory ran out, by category; the table beside it has the numbers.",
     )
     left, right = st.columns(2)
     with left:
         by_module = pd.DataFrame(list(alive.by_module.items())[:_MAX_ROWS], columns=["module_or_call", "bytes"])
         by_module["share"] = by_module["bytes"] / max(found.allocated_bytes, 1)
-        components.table(
-            by_module,
-            key="failure_modules",
-            alt="Bytes held when memory ran out, by module, or by call where no module is known",
-            height=260,
-        )
+        alt = "Bytes held when memory ran out, by module, or by call where no module is known"
+        components.table(by_module, key=f"{key}_modules", alt=alt, height=260)
     with right:
-        components.table(_tried(found), key="failure_tried", alt="Settings that were tried instead", height=260)
+        components.table(_tried(found), key=f"{key}_tried", alt="Settings that were tried instead", height=260)
 
 
 def _tried(found: Explanation) -> pd.DataFrame:
@@ -75,12 +74,23 @@ def _tried(found: Explanation) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["passes", "setting", "peak_reserved_bytes"])
 
 
-def _recorded(metadata: Metadata) -> list[str]:
-    """Return what the recording says of errors that it saw itself."""
-    seen = recorded_ooms(metadata)
-    if not seen:
-        return []
-    return [
-        f"The recorded run ran out of memory itself ({len(seen):,} times): first {exact_bytes(seen[0].requested_bytes)} were requested "
-        f"while the card had {exact_bytes(seen[0].device_free_bytes)} free."
-    ]
+def _recorded(recording_id: str, lane: Lane | None, timeline: Timeline) -> None:
+    """Draw why the recorded run itself ran out of memory, where it did."""
+    recording = session.recording(recording_id)
+    facts = recorded_out_of_memory(recording, timeline)
+    if facts is None:
+        return
+    st.markdown(
+        f"The recorded run ran out of memory itself, last after event {facts['event']:,}: "
+        f"{exact_bytes(facts['requested_bytes'])} were requested."
+    )
+    if not wanted("Explain the recorded error", _REPLAYS * timeline.num_events, "explain_recorded"):
+        return
+    with st.spinner("Trying what would have helped"):
+        found = replays.recorded_failure(recording_id, lane)
+    if found is None:
+        return
+    for sentence in found.sentences():
+        st.markdown(f"- {sentence}")
+    if found.explanation is not None:
+        _draw_held(held_after(timeline, facts["event"], recording.stacks), found.explanation, key="recorded")

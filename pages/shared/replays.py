@@ -12,6 +12,7 @@ from profiler.allocator.recorded import recorded_config
 from profiler.analysis import reserved, segment_map
 from profiler.analysis.allocator_settings import DEFAULT, label_of, text_of
 from profiler.analysis.blocks import Lane
+from profiler.analysis.recorded_failure import RecordedFailure
 from profiler.analysis.replays import Explained, Question, Replays, Topic, Tried
 from profiler.analysis.reserved import ReservedSeries
 from profiler.analysis.segment_map import SegmentMap
@@ -74,6 +75,12 @@ def explanation(recording_id: str, lane: Lane | None, setting: str, version: Ver
     return found
 
 
+def recorded_failure(recording_id: str, lane: Lane | None) -> RecordedFailure | None:
+    """Return why memory ran out in the recorded run itself; None where it did not. About two dozen replays where it did."""
+    found: RecordedFailure | None = _answer(recording_id, lane, Question(Topic.RECORDED_FAILURE))
+    return found
+
+
 def simulated_map(
     recording_id: str, lane: Lane | None, setting: str, version: Version, capacity_bytes: int | None, event: int
 ) -> SegmentMap:
@@ -131,4 +138,5 @@ _TEXTS = {
     Topic.MAP: "Replaying with {} settings up to this instant",
     Topic.SMALLEST: "Finding the smallest card with {} settings",
     Topic.EXPLANATION: "Trying what would help {} settings",
+    Topic.RECORDED_FAILURE: "Trying what would have helped the recorded run",
 }

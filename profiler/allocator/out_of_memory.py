@@ -49,7 +49,7 @@ class Explanation:
     """
 
     row: int
-    """Row of the trace."""
+    """Row of the trace that was replayed."""
     requested_bytes: int
     segment_bytes: int
     """What the driver was asked for."""
@@ -103,6 +103,7 @@ def explain_out_of_memory(
     *,
     start: State = (),
     settings: Mapping[str, AllocatorConfig] | None = None,
+    run: Replay | None = None,
 ) -> Explanation | None:
     """Replay the trace on a card and explain where memory runs out; None if it does not.
 
@@ -112,9 +113,10 @@ def explain_out_of_memory(
         capacity_bytes: what the allocator may reserve: the card less what lies outside (context, other processes).
         start: what was live before the trace.
         settings: what to try instead, by name; by default settings that are known to reduce fragmentation.
+        run: the replay to explain, where it is another than the trace's: one that reproduces what was recorded, cached memory included.
     """
     trace = trace.preceded_by(start) if start else trace
-    run = replay(trace, config, Driver(capacity_bytes))
+    run = run or replay(trace, config, Driver(capacity_bytes))
     if run.oom is None:
         return None
     cause = run.oom.cause

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiler.allocator.trace import Trace
-from profiler.analysis.out_of_memory import bytes_by_module
+from profiler.analysis.out_of_memory import held_after
 from profiler.analysis.timeline import Timeline
 from profiler.recording import Recording
 
@@ -20,8 +20,8 @@ _MAX_MODULES = 30
 def instant_facts(recording: Recording, timeline: Timeline, event: int, *, alive_after: bool = True) -> dict[str, Any]:
     """Return where a program was at an event, and what was alive then.
 
-    Keys: event, step, phase, module, operator, tensor (empty where not known), frames (innermost first), categories_alive (bytes by name),
-    modules_alive (the largest, by `bytes_by_module`).
+    Keys: event, step, phase, module, operator, tensor (empty where not known), frames (innermost first),
+    categories_alive (bytes by name, largest first), modules_alive (the largest, as `held_after` has them).
 
     Args:
         recording: what to read.
@@ -31,14 +31,14 @@ def instant_facts(recording: Recording, timeline: Timeline, event: int, *, alive
     """
     row = recording.events.slice(event, 1).to_pylist()[0] if event >= 0 else {"step": -1}
     last = event if alive_after else event - 1
-    alive = timeline.categories_at(last) if last >= 0 else {}
+    alive = held_after(timeline, last, recording.stacks)
     return {
         "event": event,
         "step": row["step"],
         **{name: row.get(name) or "" for name in ("phase", "module", "operator", "tensor")},
         "frames": _frames(recording, row.get("stack")),
-        "categories_alive": {category.name: num_bytes for category, num_bytes in alive.items()},
-        "modules_alive": _modules(recording, timeline, last),
+        "categories_alive": {category.name: num_bytes for category, num_bytes in alive.by_category.items()},
+        "modules_alive": dict(list(alive.by_module.items())[:_MAX_MODULES]),
     }
 
 
@@ -74,11 +74,3 @@ def _frames(recording: Recording, stack: int | None) -> list[str]:
         return []
     texts = recording.stacks.filter(pc.equal(recording.stacks["stack"], stack))["frames"].to_pylist()
     return texts[0].split("\n")[:_MAX_FRAMES] if texts else []
-
-
-def _modules(recording: Recording, timeline: Timeline, event: int) -> dict[str, int]:
-    """Return what held most right after an event; before the first nothing did."""
-    if event < 0:
-        return {}
-    rows, blocks = timeline.alive(event), timeline.blocks
-    return dict(list(bytes_by_module(blocks, rows, blocks.bytes[rows], recording.stacks).items())[:_MAX_MODULES])

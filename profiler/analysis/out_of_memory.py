@@ -13,6 +13,7 @@ from profiler.analysis.blocks import Blocks
 from profiler.analysis.categories import CATEGORIES
 from profiler.analysis.columns import Array, read_numbers
 from profiler.analysis.stack_tree import SEPARATOR, call_path, stack_texts
+from profiler.analysis.timeline import Timeline
 from profiler.recording import Category, Recording
 
 
@@ -42,6 +43,15 @@ def alive_when_memory_ran_out(explanation: Explanation, recording: Recording, bl
     for row in rows.tolist():
         categories[CATEGORIES[blocks.category[row]]] += int(held[row])
     return Alive(dict(categories.most_common()), bytes_by_module(blocks, rows, held[rows], recording.stacks))
+
+
+def held_after(timeline: Timeline, event: int, stacks: pa.Table) -> Alive:
+    """Return who held the memory right after an event of the recording itself."""
+    if event < 0:
+        return Alive({}, {})
+    rows, blocks = timeline.alive(event), timeline.blocks
+    categories = sorted(timeline.categories_at(event).items(), key=lambda item: -item[1])
+    return Alive(dict(categories), bytes_by_module(blocks, rows, blocks.bytes[rows], stacks))
 
 
 def bytes_by_module(blocks: Blocks, rows: Array, num_bytes: Array, stacks: pa.Table) -> dict[str, int]:

@@ -17,6 +17,7 @@ from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial, compare, smallest_card
 from profiler.analysis.columns import Array
 from profiler.analysis.instants import failing_event
+from profiler.analysis.recorded_failure import RecordedFailure, explain_recorded_failure
 from profiler.analysis.reserved import ReservedSeries, lane_trace, simulated_reserved
 from profiler.analysis.segment_map import SegmentMap, block_numbers, simulated_map
 from profiler.analysis.timeline import Timeline
@@ -38,11 +39,13 @@ class Topic(StrEnum):
     """The smallest card; `Replays.smallest`."""
     EXPLANATION = "explanation"
     """Why memory runs out; `Replays.explanation`."""
+    RECORDED_FAILURE = "recorded_failure"
+    """Why it ran out in the recorded run itself; `Replays.recorded_failure`."""
 
     @property
     def num_replays(self) -> int:
         """About how many replays the answer takes."""
-        return {Topic.SMALLEST: 14, Topic.EXPLANATION: 24}.get(self, 1)
+        return {Topic.SMALLEST: 14, Topic.EXPLANATION: 24, Topic.RECORDED_FAILURE: 24}.get(self, 1)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,10 @@ class Replays:
     """
 
     def __init__(self, recording: Recording, timeline: Timeline, count: Callable[[int], None] | None = None) -> None:
+        self._recording = recording
         self._timeline = timeline
-        trace = lane_trace(recording, timeline.lane)
-        self._trace = trace if count is None else CountedTrace(**vars(trace), count=count)
+        self._count = count
+        self._trace = self._counted(lane_trace(recording, timeline.lane))
         self._numbers: Array = block_numbers(recording, timeline)
 
     @property
@@ -144,6 +148,15 @@ class Replays:
         assert question.capacity_bytes is not None, "without a limit memory never runs out"
         found = explain_out_of_memory(self._trace, question.config, question.capacity_bytes)
         return Explained(found, self._event(found.row)) if found else None
+
+    def recorded_failure(self, _: Question) -> RecordedFailure | None:
+        """Return why memory ran out in the recorded run itself, under its own settings; None where it did not."""
+        return explain_recorded_failure(self._recording, self._timeline, self._counted)
+
+    def _counted(self, trace: Trace) -> Trace:
+        return (
+            trace if self._count is None else CountedTrace(trace.kind, trace.key, trace.bytes, trace.stream, trace.source_row, self._count)
+        )
 
     def _event(self, row: int) -> int:
         return max(failing_event(self._trace, row), 0)

@@ -9,17 +9,18 @@ from typing import Any
 
 from profiler.allocator.config import NEWEST, AllocatorConfig, bare_text
 from profiler.allocator.driver import Driver
-from profiler.allocator.out_of_memory import explain_out_of_memory
+from profiler.allocator.out_of_memory import Explanation, explain_out_of_memory
 from profiler.allocator.recorded import Recorded, recorded
 from profiler.allocator.replay import replay
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial
 from profiler.analysis.blocks import Lane
-from profiler.analysis.instants import failure_facts, recorded_out_of_memory
+from profiler.analysis.instants import failure_facts
+from profiler.analysis.recorded_failure import RecordedFailure, explain_recorded_failure
 from profiler.analysis.replays import CountedTrace, Topic
 from profiler.analysis.timeline import Timeline
 from profiler.cli.command import DONE, Commands, add_command, print_json
-from profiler.cli.reading import add_file_option, add_lane_options, chosen_lane, progress_shown, read_file
+from profiler.cli.reading import add_file_option, add_lane_options, add_reading_options, chosen_lane, progress_shown, read_file, reading_of
 from profiler.errors import SpecError
 from profiler.recording import Category, Provenance, Recording
 from profiler.units import exact_bytes, format_bytes, parse_bytes
@@ -42,6 +43,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--torch", metavar="VERSION", help="the torch version whose rules apply, such as 2.6")
     command.add_argument("--capacity", metavar="SIZE", help="what the allocator may reserve, such as 24GiB; without it, no limit")
     add_lane_options(command)
+    add_reading_options(command)
     command.epilog = (
         "Without --alloc-conf, --torch and --capacity, what happened is reproduced, from what was reserved at its beginning on. With any of"
         " them, live blocks that are older than the recording are allocated first and what was cached is left out, so that no setting"
@@ -54,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     version = _version(options.torch) if options.torch else None
     if options.alloc_conf:
         AllocatorConfig.parse(options.alloc_conf, version or NEWEST)  # refused before a large file is read
-    recording = read_file(options.file)
+    recording = read_file(options.file, reading_of(options))
     lane = chosen_lane(recording, options)
     found = recorded(recording, lane.device, lane.rank)
     as_recorded = options.alloc_conf is None and version is None and capacity_bytes is None
@@ -66,10 +68,16 @@ def _run(options: argparse.Namespace) -> int:
         told = _told(trace, 1, progress)
         start = found.start if as_recorded else ()
         trial = Trial.of(name, replay(told, config, Driver(capacity_bytes), start=start, take_retries=as_recorded))
-    out_of_memory = recorded_out_of_memory(recording, timeline) if as_recorded else None
-    if trial.oom and not as_recorded:
-        with progress_shown("Trying other settings") as progress:
-            out_of_memory = _failure(recording, timeline, _told(trace, Topic.EXPLANATION.num_replays, progress), trial)
+    out_of_memory = None
+    with progress_shown("Trying other settings") as progress:
+
+        def tried(trace: Trace) -> Trace:
+            return _told(trace, Topic.EXPLANATION.num_replays, progress)
+
+        if as_recorded:
+            out_of_memory = _recorded_failure(explain_recorded_failure(recording, timeline, tried))
+        elif trial.oom:
+            out_of_memory = _failure(recording, timeline, tried(trace), trial)
     result = _result(recording, lane, trial, out_of_memory, _notes(found, as_recorded))
     print_json(result) if options.json else _print(result)
     return DONE
@@ -115,12 +123,29 @@ def _failure(recording: Recording, timeline: Timeline, trace: Trace, trial: Tria
     assert trial.capacity_bytes is not None, "without a limit nothing runs out"
     why = explain_out_of_memory(trace, trial.config, trial.capacity_bytes)
     assert why is not None, "the same replay runs out again"
-    numbers = ("requested_bytes", "segment_bytes", "capacity_bytes", "reserved_bytes", "allocated_bytes", "largest_free_bytes")
+    return {**_numbers(why), **failure_facts(recording, timeline, trace, why.row), **_helps(why), "explanation": why.sentences()}
+
+
+def _recorded_failure(found: RecordedFailure | None) -> dict[str, Any] | None:
+    """Return where memory ran out in the recorded run, why, and what would have helped; the numbers of a replay where it fails alike."""
+    if found is None:
+        return None
+    known = {name: getattr(found, name) for name in ("capacity_bytes", "reserved_bytes", "device_free_bytes")}
+    why = found.explanation
+    explained = {**_numbers(why), **_helps(why)} if why else {}
+    return {**known, **explained, **found.facts, "explanation": found.sentences()}
+
+
+def _numbers(why: Explanation) -> dict[str, int]:
+    names = ("requested_bytes", "segment_bytes", "capacity_bytes", "reserved_bytes", "allocated_bytes", "largest_free_bytes")
+    return {name: getattr(why, name) for name in (*names, "smallest_capacity_bytes")}
+
+
+def _helps(why: Explanation) -> dict[str, Any]:
+    """Return what was free and of no use, and the settings that let it pass."""
     return {
-        **{name: getattr(why, name) for name in (*numbers, "smallest_capacity_bytes")},
-        **failure_facts(recording, timeline, trace, why.row),
+        "unusable": [{"why": share.why.value, "bytes": share.bytes, "num_blocks": share.num_blocks} for share in why.unusable],
         "remedies": [{"alloc_conf": tried.name, "peak_reserved_bytes": tried.peak_reserved_bytes} for tried in why.remedies],
-        "explanation": why.sentences(),
     }
 
 

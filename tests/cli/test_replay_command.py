@@ -153,11 +153,31 @@ def test_an_out_of_memory_error_that_was_recorded_is_told(run: Run, imported: Im
     del failed["addr"]
     data["device_traces"][0].append({**failed, "time_us": data["device_traces"][0][-1]["time_us"] + 1})
 
-    oom = run("replay", imported(data), "--json").json["oom"]
+    path = imported(data)
+
+    oom = run("replay", path, "--json").json["oom"]
 
     assert oom["requested_bytes"] == 30 * MIB
+    assert (oom["reserved_bytes"], oom["device_free_bytes"], oom["capacity_bytes"]) == (20 * MIB, 5 * MIB, 25 * MIB)
+    assert (oom["allocated_bytes"], oom["largest_free_bytes"], oom["segment_bytes"]) == (8 * MIB, 8 * MIB, 30 * MIB)
+    assert [share["bytes"] for share in oom["unusable"]] == [12 * MIB]
+    assert oom["remedies"] == [], "8 MiB are alive, 30 MiB were requested"
+    assert "the recording implies 25.0 MiB for the allocator" in run("replay", path).out
     assert oom["frames"][0] == "/job/model.py:7:forward"
     assert oom["categories_alive"] == {"PARAMETER": 4 * MIB, "OPTIMIZER_STATE": 4 * MIB}
+
+
+def test_an_error_that_a_replay_does_not_meet_is_told_and_not_explained(run: Run, imported: Import) -> None:
+    data = snapshots.training()
+    failed = History().add("oom", 0, 30 * MIB, snapshots.FORWARD, device_free=40 * MIB).events[0]
+    data["device_traces"][0].append({**failed, "time_us": data["device_traces"][0][-1]["time_us"] + 1})
+    path = imported(data)
+
+    oom = run("replay", path, "--json").json["oom"]
+
+    assert "remedies" not in oom
+    assert oom["explanation"][1].startswith("Replayed with 60.0 MiB to reserve, the request passes")
+    assert "the request passes: what made it fail is not in the recording" in run("replay", path).out
 
 
 def test_live_blocks_that_are_older_come_first_and_what_was_cached_does_not(run: Run, imported: Import) -> None:

@@ -11,6 +11,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from pages.shared import allocator_what_if, replays
+from profiler.allocator.recorded_ooms import RecordedOom, oom_facts
 from profiler.jobs.replayer import Replayer, Request
 from profiler.recording import EVENTS, Phase, Recording, Role
 from profiler.storage import RunStore
@@ -117,6 +118,21 @@ def test_a_card_that_is_too_small_is_explained(opened: Open, on_cpu: str) -> Non
     modules = next(frame.value for frame in app.dataframe if "module_or_call" in frame.value).set_index("module_or_call")["bytes"]
     assert modules.to_dict() == {"fc": 12 * MIB, "head": 9 * MIB}
     assert "about 35 MiB of capacity" in said
+
+
+def test_an_error_of_the_recorded_run_is_explained_by_replays(opened: Open, home: Path) -> None:
+    """On 50 MiB, 18 MiB do not fit: two segments of 20 MiB have holes of 11, 9 and 2 MiB, and 10 MiB are left."""
+    program = [*[("alloc", 9 * MIB, 0)] * 4, ("free", 1, 0), ("free", 1, 0), ("alloc", 18 * MIB, 0)]
+    facts = oom_facts([RecordedOom(0, 18 * MIB, 10 * MIB)])
+    recording = run_on_gpu(program, capacity_bytes=50 * MIB, facts=facts).recording  # type: ignore[arg-type]
+    app = opened("allocator", recording=RunStore(home).add(recording).id)
+    said = texts(app)
+    tried = next(frame.value for frame in app.dataframe if "passes" in frame.value).set_index("setting")["passes"]
+
+    assert "The recorded run ran out of memory itself, last after event 7: 18,874,368 B were requested." in said
+    assert "the recording implies 50.0 MiB for the allocator" in said
+    assert tried["expandable_segments:True"] == "yes"
+    assert tried["max_split_size_mb:512"] == "no"
 
 
 def test_a_card_that_holds_it_says_so(opened: Open, on_cpu: str) -> None:

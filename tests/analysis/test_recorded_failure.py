@@ -1,0 +1,110 @@
+"""Why a recorded run ran out of memory: the replay of a recording that the allocator itself made on a small card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from profiler.allocator.out_of_memory import Unusable
+from profiler.allocator.recorded_ooms import RecordedOom, oom_facts
+from profiler.analysis.recorded_failure import RecordedFailure, explain_recorded_failure
+from profiler.analysis.timeline import Timeline
+from profiler.recording import Recording
+from tests.builders import MIB
+from tests.gpu_programs import run_on_gpu
+
+FRAGMENTED = [  # two segments of 20 MiB, half of each freed: 22 MiB are free in pieces of 11, 9 and 2
+    *[("alloc", 9 * MIB, 0)] * 4,
+    ("free", 1, 0),
+    ("free", 1, 0),
+    ("alloc", 18 * MIB, 0),
+]
+
+
+def failed_on(capacity_mib: int, program: list[Any], requested_mib: int, free_mib: int) -> Recording:
+    """Return the recording of a program that ran out of memory, with what the driver had left."""
+    facts = oom_facts([RecordedOom(0, requested_mib * MIB, free_mib * MIB)])
+    return run_on_gpu(program, capacity_bytes=capacity_mib * MIB, facts=facts).recording
+
+
+def explained(recording: Recording) -> RecordedFailure:
+    found = explain_recorded_failure(recording, Timeline.of(recording))
+    assert found is not None
+    return found
+
+
+def test_a_recorded_error_is_explained_on_the_card_that_it_implies() -> None:
+    found = explained(failed_on(50, FRAGMENTED, 18, 10))
+    why = found.explanation
+
+    assert (found.reserved_bytes, found.device_free_bytes, found.capacity_bytes) == (40 * MIB, 10 * MIB, 50 * MIB)
+    assert found.facts["event"] == 7, "four births, and two frees of two rows each"
+    assert why is not None
+    assert (why.requested_bytes, why.segment_bytes, why.largest_free_bytes) == (18 * MIB, 18 * MIB, 11 * MIB)
+    assert {share.why: share.bytes for share in why.unusable} == {Unusable.TOO_SMALL: 22 * MIB}
+    assert why.smallest_capacity_bytes == 58 * MIB
+    [pages] = [trial for trial in why.remedies if trial.name == "expandable_segments:True"]
+    assert pages.peak_reserved_bytes == 40 * MIB, "the two holes touch and hold 18 MiB"
+
+
+def test_what_is_said_names_what_the_recording_implies() -> None:
+    said = " ".join(explained(failed_on(50, FRAGMENTED, 18, 10)).sentences())
+
+    assert "40.0 MiB were reserved and the driver had 10.0 MiB free: the recording implies 50.0 MiB for the allocator" in said
+    assert "what else was on the card counts as taken" in said
+    assert "With expandable_segments:True it passes on this card and reserves 40.0 MiB." in said
+
+
+def test_an_error_that_was_survived_is_no_reason_for_the_last_one() -> None:
+    program = [("alloc", 90 * MIB, 0), *FRAGMENTED]
+    found = explained(failed_on(50, program, 18, 10))
+
+    assert found.num_failures == 2
+    assert found.explanation is not None
+    assert found.explanation.requested_bytes == 18 * MIB
+    assert "expandable_segments:True" in [trial.name for trial in found.explanation.remedies]
+
+
+def test_what_was_given_back_to_make_room_is_given_back_in_the_replay_too() -> None:
+    program = [("alloc", 30 * MIB, 0), ("free", 0, 0), ("alloc", 60 * MIB, 0)]
+    found = explained(failed_on(50, program, 60, 50))
+
+    assert (found.reserved_bytes, found.capacity_bytes) == (0, 50 * MIB)
+    assert found.explanation is not None
+    assert found.explanation.remedies == []
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "sentence"),
+    [(20, "the request passes: what made it fail is not in the recording"), (10, None)],
+)
+def test_a_replay_that_does_not_fail_is_not_explained(free_mib: int, sentence: str | None) -> None:
+    found = explained(failed_on(50, FRAGMENTED, 18, free_mib))
+
+    assert (found.explanation is None) == (sentence is not None)
+    assert (sentence or "passes on this card") in " ".join(found.sentences())
+
+
+def test_a_card_that_had_more_room_before_is_said() -> None:
+    """60 MiB were reserved once and given back; when the error came, all but 10 MiB beside the 20 MiB reserved were taken."""
+    program = [("alloc", 60 * MIB, 0), ("free", 0, 0), ("empty cache", 0, 0), ("alloc", 20 * MIB, 0), ("alloc", 90 * MIB, 0)]
+    found = explained(failed_on(80, program, 90, 10))
+
+    assert found.capacity_bytes == 30 * MIB
+    assert found.explanation is None
+    assert "memory runs out at an earlier request" in found.caveat
+
+
+def test_a_recording_of_another_device_says_nothing_of_what_was_free() -> None:
+    recording = failed_on(50, FRAGMENTED, 18, 10)
+    other = replace(recording, metadata=replace(recording.metadata, facts=oom_facts([RecordedOom(1, 18 * MIB, 10 * MIB)])))
+
+    assert explained(other).capacity_bytes == 40 * MIB
+
+
+def test_a_run_that_passed_has_no_failure() -> None:
+    recording = failed_on(60, FRAGMENTED, 18, 10)
+
+    assert explain_recorded_failure(recording, Timeline.of(recording)) is None
