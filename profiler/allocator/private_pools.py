@@ -44,6 +44,11 @@ def without_pool(stream: int) -> int:
     return stream & ((1 << _POOL_BIT) - 1)
 
 
+def pool_of(stream: int) -> int:
+    """Return the private pool whose part of a stream this is; 0 for none."""
+    return stream >> _POOL_BIT
+
+
 def streams_by_pool(streams: _Column, addresses: _Column, ranges: Sequence[PoolRange]) -> _Column:
     """Return the streams of requests, with the pool of each that lies in one of ``ranges``, which do not overlap."""
     if not ranges:

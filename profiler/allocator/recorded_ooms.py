@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from profiler.recording import Metadata
@@ -20,6 +20,8 @@ class RecordedOom(NamedTuple):
     requested_bytes: int
     device_free_bytes: int
     """What the driver had left."""
+    rank: int = 0
+    """Of several processes, which."""
 
 
 def oom_facts(ooms: Iterable[RecordedOom]) -> dict[str, Any]:
@@ -35,6 +37,24 @@ def recorded_ooms(metadata: Metadata) -> list[RecordedOom]:
     return [oom for oom in found if oom is not None]
 
 
+def free_bytes_at_ooms(metadata: Metadata, device: int, rank: int, requested_bytes: Sequence[int]) -> list[int]:
+    """Return what the driver had left at each error of one memory; 0 where the recording does not say, which keeps only the last ones.
+
+    Args:
+        metadata: of the recording.
+        device: GPU index.
+        rank: of several processes, which.
+        requested_bytes: what each of the errors could not have, in the order of time.
+    """
+    known = [oom for oom in recorded_ooms(metadata) if (oom.device, oom.rank) == (device, rank)]
+    free = [0] * len(requested_bytes)
+    for from_end in range(1, min(len(known), len(free)) + 1):
+        if known[-from_end].requested_bytes == requested_bytes[-from_end]:
+            free[-from_end] = known[-from_end].device_free_bytes
+    return free
+
+
 def _oom(row: Any) -> RecordedOom | None:
-    values: list[Any] = [row.get(name) for name in RecordedOom._fields] if isinstance(row, dict) else []
-    return RecordedOom(*values) if values and all(type(value) is int for value in values) else None
+    given = RecordedOom._field_defaults | row if isinstance(row, dict) else {}
+    values: list[Any] = [given.get(name) for name in RecordedOom._fields]
+    return RecordedOom(*values) if all(type(value) is int for value in values) else None

@@ -27,7 +27,15 @@ def signed_bytes(segments: pa.Table) -> Array:
     return read_numbers(segments["bytes"]) * sign
 
 
+def reserved_levels(recording: Recording, lane: Lane) -> tuple[Array, Array]:
+    """Return when a lane's reserved memory changed, microseconds, and its bytes from then on; empty where it is not recorded."""
+    segments = lane_segments(recording, lane)
+    signed = signed_bytes(segments)
+    changes = np.flatnonzero(signed)
+    return read_numbers(segments["time_us"])[changes], np.cumsum(signed[changes])
+
+
 def peak_reserved_bytes(recording: Recording, lane: Lane) -> int | None:
     """Return the most that a lane's allocator had reserved; None where the recording says nothing of it."""
-    signed = signed_bytes(lane_segments(recording, lane))
-    return int(np.cumsum(signed).max()) if signed.any() else None
+    levels = reserved_levels(recording, lane)[1]
+    return int(levels.max()) if len(levels) else None

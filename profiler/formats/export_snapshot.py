@@ -1,14 +1,15 @@
 """A recording -> a CUDA memory snapshot that PyTorch's viewer and ``torch.cuda._memory_viz`` open.
 
 GPU recordings keep their addresses and segments. Recordings without an allocator (CPU, simulated) are replayed through the allocator's
-rules first, so that their blocks lie where a GPU would have put them; they come out as device 0.
+rules first, so that their blocks lie where a GPU would have put them; they come out as device 0. A snapshot is one process's: it has one
+history a device, so ranks that share one cannot be in one file.
 """
 
 from __future__ import annotations
 
 import datetime
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +20,14 @@ import pyarrow.compute as pc
 
 from profiler.allocator.allocator import CachingAllocator
 from profiler.allocator.blocks import Block
+from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.private_pools import PoolRange, pool_of, recorded_pools, streams_by_pool, without_pool
+from profiler.allocator.recorded import recorded_config
+from profiler.allocator.recorded_ooms import free_bytes_at_ooms
 from profiler.allocator.restore import snapshot
-from profiler.allocator.sizes import SMALL_SEGMENT_BYTES
 from profiler.allocator.state import BlockState, BlockStatus, SegmentState, State
-from profiler.errors import FormatError, StorageError
+from profiler.allocator.undo import is_small_range
+from profiler.errors import FormatError, SpecError, StorageError
 from profiler.recording import Action, Recording
 
 _PROTOCOL = 4
@@ -41,6 +46,8 @@ class _Event(NamedTuple):
     row: int
     """Of `Recording.events`; -1 for a segment's."""
     stack: int
+    device_free_bytes: int = 0
+    """Where memory ran out, what the driver had left; 0 where that is not known, too."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,14 @@ def snapshot_of(recording: Recording, labels: Mapping[int, str] | None = None) -
         labels: by block number, a text that the viewer shows beside the allocation, such as its category.
 
     Raises:
+        SpecError: ranks share a device; take one with `profiler.formats.ranks.of_rank`.
         FormatError: its blocks overlap.
     """
     frames = _Frames(recording)
-    devices = sorted(set(recording.events["device"].unique().to_pylist()))
-    gpus = [device for device in devices if device >= 0]
-    histories = [_recorded(recording, gpu) if _has_segments(recording, gpu) else _replayed(recording, gpu, gpu) for gpu in gpus]
-    if not gpus and devices:
-        histories = [_replayed(recording, max(devices), 0)]
+    histories = [
+        _recorded(recording, device, rank) if _has_segments(recording, device) else _replayed(recording, device, max(device, 0))
+        for device, rank in _rank_by_device(recording).items()
+    ]
     traces: list[list[dict[str, Any]]] = [[] for _ in range(1 + max((history.device for history in histories), default=0))]
     origin = _origin_us(recording)
     for history in histories:
@@ -87,7 +94,7 @@ def write_snapshot(recording: Recording, path: Path | str, labels: Mapping[int, 
 
     Raises:
         StorageError: the file cannot be written.
-        FormatError: the recording's blocks overlap.
+        SpecError, FormatError: as `snapshot_of`.
     """
     data = snapshot_of(recording, labels)
     try:
@@ -95,6 +102,24 @@ def write_snapshot(recording: Recording, path: Path | str, labels: Mapping[int, 
             pickle.dump(data, file, _PROTOCOL)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}. Choose another folder.") from error
+
+
+def _rank_by_device(recording: Recording) -> dict[int, int]:
+    """Return the devices that are written, the GPUs or else the host, and whose memory each is."""
+    ranks: dict[int, set[int]] = {}
+    for table in (recording.events, recording.segments):
+        pairs = pa.table({"device": table["device"], "rank": table["rank"].fill_null(0)}).group_by(["device", "rank"]).aggregate([])
+        for device, rank in zip(pairs["device"].to_pylist(), pairs["rank"].to_pylist(), strict=True):
+            ranks.setdefault(device, set()).add(rank)
+    written = sorted(device for device in ranks if device >= 0) or sorted(ranks)[-1:]
+    for device in written:
+        if len(ranks[device]) > 1:
+            name, share = f"GPU {device}" if device >= 0 else "the host's memory", sorted(ranks[device])
+            raise SpecError(
+                f"Ranks {', '.join(map(str, share))} of the recording share {name}, and a snapshot has one history a device: "
+                f"choose one, such as --rank {share[0]}."
+            )
+    return {device: ranks[device].pop() for device in written}
 
 
 class _Frames:
@@ -160,18 +185,21 @@ def _device_rows(recording: Recording, device: int) -> tuple[np.ndarray[Any, np.
 _EVENT_COLUMNS = ("action", "requested_bytes", "block_bytes", "block", "address", "stream", "time_us", "stack")
 
 
-def _recorded(recording: Recording, device: int) -> _History:
+def _recorded(recording: Recording, device: int, rank: int) -> _History:
     """Return a device as it was recorded."""
     rows, events = _device_rows(recording, device)
     own: list[tuple[float, int, _Event]] = []
-    ranges = _Ranges(recording.metadata.facts.get("allocator_settings", {}).get("expandable_segments") is True)
+    ranges = _Ranges(_config(recording, device, rank))
     live: dict[int, tuple[BlockState, int]] = {}
     segments = recording.segments.filter(pc.equal(recording.segments["device"], device))
+    sizes = segments.filter(pc.equal(segments["action"].cast(pa.string()), "oom"))["bytes"].to_pylist()
+    free = iter(free_bytes_at_ooms(recording.metadata, device, rank, sizes))
     names = ("action", "address", "bytes", "stream", "time_us", "stack")
     for order, (action, address, num_bytes, stream, time_us, stack) in enumerate(zip(*_columns(segments, names), strict=True)):
         ranges.take(action, address, num_bytes, max(stream, 0))
         if action != Action.PREEXISTING.value:
-            own.append((time_us, -len(segments) + order, _Event(action, address, num_bytes, max(stream, 0), time_us, -1, stack)))
+            left = next(free) if action == "oom" else 0
+            own.append((time_us, -len(segments) + order, _Event(action, address, num_bytes, max(stream, 0), time_us, -1, stack, left)))
     for row, values in zip(rows.tolist(), zip(*_columns(events, _EVENT_COLUMNS), strict=True), strict=True):
         action, requested, block_bytes, block, address, stream, time_us, stack = values
         requested = block_bytes if requested < 0 else requested
@@ -186,7 +214,15 @@ def _recorded(recording: Recording, device: int) -> _History:
             own.append((time_us, row, _Event(action, address, requested, max(stream, 0), time_us, row, stack)))
     own.sort(key=_time_and_order)
     blocks = {state.address: state for state, _ in live.values()}
-    return _History(device, [event for *_, event in own], ranges.state(blocks), {state.address: row for state, row in live.values()})
+    final = ranges.state(blocks, recorded_pools(recording.metadata, device, rank))
+    return _History(device, [event for *_, event in own], final, {state.address: row for state, row in live.values()})
+
+
+def _config(recording: Recording, device: int, rank: int) -> AllocatorConfig:
+    try:
+        return recorded_config(recording, device, rank)
+    except SpecError:  # impossible settings of a damaged file; what was recorded under them can still be written
+        return AllocatorConfig()
 
 
 def _time_and_order(entry: tuple[float, int, _Event]) -> tuple[float, int]:
@@ -226,15 +262,15 @@ def _replayed(recording: Recording, device: int, as_device: int) -> _History:
 class _Ranges:
     """What is reserved: whole segments, and mapped pages that join where they touch and are cut where unmapped."""
 
-    def __init__(self, expandable: bool) -> None:
-        self._expandable = expandable
+    def __init__(self, config: AllocatorConfig) -> None:
+        self._config = config
         self._whole: dict[int, tuple[int, int]] = {}
         self._pages: list[tuple[int, int, int]] = []
 
     def take(self, action: str, address: int, num_bytes: int, stream: int) -> None:
         """Do what a row says."""
         end = address + num_bytes
-        if action == "segment_map" or (action == Action.PREEXISTING.value and self._expandable):
+        if action == "segment_map" or (action == Action.PREEXISTING.value and self._config.expandable_segments):
             self._pages.append((address, end, stream))
         elif action in ("segment_alloc", Action.PREEXISTING.value):
             self._whole[address] = (num_bytes, stream)
@@ -244,22 +280,15 @@ class _Ranges:
             pieces = [piece for low, high, of in self._pages for piece in ((low, min(high, address), of), (max(low, end), high, of))]
             self._pages = [piece for piece in pieces if piece[0] < piece[1]]
 
-    def state(self, blocks: dict[int, BlockState]) -> State:
-        """Return the segments with the blocks that are in them."""
-        joined: list[tuple[int, int, int]] = []
-        for low, high, stream in sorted(self._pages):
-            if joined and joined[-1][1:] == (low, stream):
-                joined[-1] = (joined[-1][0], high, stream)
-            else:
-                joined.append((low, high, stream))
-        found = [(address, size, stream, False) for address, (size, stream) in self._whole.items()]
-        found += [(low, high - low, stream, True) for low, high, stream in joined]
+    def state(self, blocks: dict[int, BlockState], pools: Sequence[PoolRange]) -> State:
+        """Return the segments with the blocks that are in them; those of private pools are on streams of their own."""
         order = sorted(blocks)
         states = []
-        for address, size, stream, expandable in sorted(found):
-            low, high = np.searchsorted(order, [address, address + size])
+        for address, end, stream, expandable in self._joined(pools):
+            size = end - address
+            low, high = np.searchsorted(order, [address, end])
             inside = [blocks[where] for where in order[low:high]]
-            small = size == SMALL_SEGMENT_BYTES if not expandable else all(block.bytes <= SMALL_SEGMENT_BYTES // 2 for block in inside)
+            small = is_small_range(size, inside, self._config, is_expandable=expandable)
             states.append(
                 SegmentState.around(inside, address=address, num_bytes=size, stream=stream, is_small=small, is_expandable=expandable)
             )
@@ -267,13 +296,25 @@ class _Ranges:
             raise FormatError("Blocks of the recording lie outside of what it says was reserved. Record it again, or write another format.")
         return tuple(states)
 
+    def _joined(self, pools: Sequence[PoolRange]) -> list[tuple[int, int, int, bool]]:
+        """Return address, end, stream and whether it is expandable of each range; pages of one stream and pool that touch are one."""
+        rows = sorted([(low, low + size, of, False) for low, (size, of) in self._whole.items()] + [(*row, True) for row in self._pages])
+        streams = streams_by_pool(np.array([row[2] for row in rows], np.int64), np.array([row[0] for row in rows], np.int64), pools)
+        joined: list[tuple[int, int, int, bool]] = []
+        for (low, high, _, expandable), stream in zip(rows, streams.tolist(), strict=True):
+            if expandable and joined and joined[-1][1:] == (low, stream, True):
+                joined[-1] = (joined[-1][0], high, stream, True)
+            else:
+                joined.append((low, high, stream, expandable))
+        return joined
+
 
 def _entries(recording: Recording, history: _History, frames: _Frames, labels: Mapping[int, str], origin: int) -> Iterator[dict[str, Any]]:
     blocks = recording.events["block"].to_pylist() if labels else []
     for event in history.events:
         entry: dict[str, Any] = {"action": event.action, "addr": event.address, "size": event.num_bytes, "stream": event.stream}
         if event.action == "oom":
-            entry["device_free"] = 0
+            entry["device_free"] = event.device_free_bytes
             del entry["addr"]
         label = labels.get(blocks[event.row], "") if blocks and event.row >= 0 else ""
         entry |= {"time_us": origin + int(event.time_us), "compile_context": "N/A", "user_metadata": label}
@@ -295,9 +336,9 @@ def _segment(segment: SegmentState, history: _History, frames: _Frames) -> dict[
         "allocated_size": sum(block.bytes for block in allocated),
         "active_size": sum(block.bytes for block in active),
         "requested_size": sum(block.requested_bytes for block in active),
-        "stream": segment.stream,
+        "stream": without_pool(segment.stream),
         "segment_type": "small" if segment.is_small else "large",
-        "segment_pool_id": (0, 0),
+        "segment_pool_id": (0, pool_of(segment.stream)),
         "is_expandable": segment.is_expandable,
         "frames": [],
         "blocks": blocks,

@@ -1,4 +1,4 @@
-"""The recordings of several processes -> one recording, each process a rank in it."""
+"""The recordings of several processes -> one recording, each process a rank in it; and one rank of it again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiler.allocator.private_pools import FACT
+from profiler.allocator.recorded_ooms import oom_facts, recorded_ooms
+from profiler.errors import SpecError
 from profiler.recording import TABLES, Recording
 
 _NUMBERED = {"block", "stack"}
@@ -39,9 +41,26 @@ def merge_ranks(recordings: Mapping[int, Recording], title: str) -> Recording:
     first = recordings[min(recordings)].metadata
     facts = {name: value for name, value in first.facts.items() if name != "category_rules"}
     pools = [{**row, "rank": rank} for rank, recording in recordings.items() for row in recording.metadata.facts.get(FACT, [])]
-    facts |= {"origin_us": began} | ({FACT: pools} if pools else {})
+    ooms = [oom._replace(rank=rank) for rank, recording in sorted(recordings.items()) for oom in recorded_ooms(recording.metadata)]
+    facts |= {"origin_us": began} | ({FACT: pools} if pools else {}) | oom_facts(ooms)
     metadata = replace(first, id="", title=title, facts=facts, warnings=_warnings(recordings))
     return Recording(metadata=metadata, **{name: _joined(tables) for name, tables in parts.items()})
+
+
+def of_rank(recording: Recording, rank: int) -> Recording:
+    """Return what one process of a recording did, under its rank; what belongs to no process, such as call stacks, stays.
+
+    Raises:
+        SpecError: the recording holds nothing of it.
+    """
+    has = sorted(set(recording.events["rank"].fill_null(0).unique().to_pylist()))
+    if rank not in has:
+        raise SpecError(
+            f"The recording holds nothing of rank {rank}. It has: {', '.join(f'--rank {one}' for one in has[:8]) or 'no events'}."
+        )
+    tables = {name: getattr(recording, name) for name in TABLES}
+    chosen = {name: t.filter(pc.equal(t["rank"].fill_null(0), rank)) for name, t in tables.items() if "rank" in t.column_names}
+    return replace(recording, metadata=replace(recording.metadata, id=""), **chosen)
 
 
 def _moved(table: pa.Table, rank: int, later_us: float, offsets: Mapping[str, int]) -> pa.Table:
