@@ -125,15 +125,21 @@ def simulated_map(
     return SegmentMap(Provenance.SIMULATED, setting, event, segments, run.oom)
 
 
-def recorded_map(recording: Recording, timeline: Timeline, event: int) -> SegmentMap:
+def recorded_map(recording: Recording, timeline: Timeline, event: int, *, until_us: float | None = None) -> SegmentMap:
     """Return what the allocator held right after ``event``, as the recording says it.
+
+    Args:
+        recording: what to read.
+        timeline: the lane.
+        event: the instant.
+        until_us: the time up to which segments came and went, where it is later than the event's.
 
     Raises:
         FormatError: blocks overlap or reach out of their segment.
     """
     blocks = timeline.blocks
     segments = lane_segments(recording, timeline.lane)
-    now = float(blocks.event_us[event]) if timeline.num_events else 0.0
+    now = until_us if until_us is not None else float(blocks.event_us[event]) if timeline.num_events else 0.0
     segments = segments.slice(0, int(np.searchsorted(read_numbers(segments["time_us"]), now, side="right")))
     born = blocks.birth_event[timeline.members] <= event
     held = timeline.members[born & (event < pending_ends(recording, timeline)) & (blocks.address[timeline.members] >= 0)]

@@ -1,4 +1,4 @@
-"""``explain``: what an out-of-memory message, or a memory summary, says in plain words."""
+"""``explain``: what an out-of-memory message, a memory summary, or a recording of one says in plain words."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from profiler.analysis.recorded_triage import triage_recording
 from profiler.cli.command import DONE, Commands, add_command, print_json
 from profiler.cli.job import named_model
-from profiler.errors import FormatError, StorageError
+from profiler.cli.reading import FILE_HELP, read_file
+from profiler.errors import StorageError
+from profiler.formats.opening import SNAPSHOT_SUFFIXES
 from profiler.formats.redact import MAX_CHARS
 from profiler.formats.triage import Triage, triage
 from profiler.spec import Workload
+from profiler.storage import PARTIAL_SUFFIX, SUFFIX
 
 _STDIN = "-"
+_RECORDINGS = (SUFFIX, PARTIAL_SUFFIX, *SNAPSHOT_SUFFIXES)
+"""Files that are no text whatever they hold; others are where a byte of zero is in them."""
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
-    command = add_command(commands, "explain", _run, "explain an out-of-memory message or a memory summary, as Markdown without your paths")
+    command = add_command(commands, "explain", _run, "explain why memory ran out, as Markdown without your paths")
     text = command.add_mutually_exclusive_group(required=True)
-    text.add_argument("file", nargs="?", type=Path, help=f"a text file, such as a log; {_STDIN} reads what is piped in")
+    text.add_argument(
+        "file", nargs="?", type=Path, help=f"a text file, such as a log, or {FILE_HELP}; {_STDIN} reads the text that is piped in"
+    )
     text.add_argument("--text", help="the message itself")
     command.add_argument("--model", help="what ran, to name the tensor that was asked for: a name that `models` lists, or a config.json")
     command.add_argument("--batch", type=int, metavar="N", help="sequences a step, with --model")
@@ -31,14 +39,13 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    text = options.text if options.text is not None else _text(options.file)
     given = {name: value for name in ("batch", "seq") if (value := getattr(options, name)) is not None}
-    found = triage(
-        text,
-        named_model(options.model) if options.model else None,
-        Workload(**given) if given else None,
-        names=tuple(options.hide),
-    )
+    about = (named_model(options.model) if options.model else None, Workload(**given) if given else None)
+    text = options.text if options.text is not None else _text(options.file)
+    if text is None:
+        found = triage_recording(read_file(options.file), *about, names=tuple(options.hide))
+    else:
+        found = triage(text, *about, names=tuple(options.hide))
     print_json(plain(found)) if options.json else print(found.to_markdown(), end="")
     return DONE
 
@@ -51,20 +58,22 @@ def plain(found: Triage) -> dict[str, object]:
         "suggestions": list(found.suggestions),
         "tensors": [str(tensor) for tensor in found.tensors],
         "facts": dataclasses.asdict(found.facts),
+        "alive": {title: dict(held) for title, held in found.alive.items()},
         "markdown": found.to_markdown(),
     }
 
 
-def _text(path: Path) -> str:
-    """Return the end of a text file, where the message is, as far as it is read."""
+def _text(path: Path) -> str | None:
+    """Return the end of a text file, where the message is, as far as it is read; None for what is a recording or a snapshot."""
+    if str(path) == _STDIN:
+        return sys.stdin.read()[-MAX_CHARS:]
+    if path.is_dir() or path.suffix.lower() in _RECORDINGS:
+        return None
     try:
-        if str(path) == _STDIN:
-            return sys.stdin.read()[-MAX_CHARS:]
         with path.open("rb") as file:
+            first = file.read(MAX_CHARS)
             file.seek(max(path.stat().st_size - MAX_CHARS, 0))
             data = file.read(MAX_CHARS)
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}. Check the path and its permissions.") from error
-    if b"\0" in data:
-        raise FormatError(f"{path.name} is not a text file. Choose the log that holds the message; snapshots are read by `replay`.")
-    return data.decode("utf-8", errors="replace")
+    return None if b"\0" in first or b"\0" in data else data.decode("utf-8", errors="replace")

@@ -15,6 +15,7 @@ from profiler.units import GIB, KIB, MIB
 MAX_CHARS = 200_000
 """Of a text; longer ones are logs of which the message must be cut out."""
 MAX_BYTES = 2**60
+RECORDING = "recording"
 
 _FACTORS = {"bytes": 1, "byte": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 2**10 * GIB, "pib": 2**20 * GIB}
 # Before torch 1.13 the summary said KB and meant 1,024 bytes.
@@ -27,7 +28,7 @@ class MemoryFacts:
     """What a message or a summary says; None where it does not."""
 
     source: str
-    """``out-of-memory message`` or ``memory summary``."""
+    """``out-of-memory message``, ``memory summary`` or `RECORDING`."""
     backend: str = "CUDA"
     """CUDA, HIP, XPU, MPS or CPU."""
     device: int | None = None

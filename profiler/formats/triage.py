@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from profiler.formats.messages import MemoryFacts, message_start, read_message
+from profiler.formats.messages import RECORDING, MemoryFacts, message_start, read_message
 from profiler.formats.redact import redact
 from profiler.formats.tensor_sizes import SizedTensor, driver_bytes, tensors_of_size
 from profiler.spec import Model, Workload
@@ -21,7 +22,7 @@ _FIXED_REQUESTS = {driver_bytes(1): "up to 1 MiB", driver_bytes(2 * MIB): "betwe
 
 @dataclass(frozen=True)
 class Triage:
-    """What can be said about a text that somebody pasted."""
+    """What can be said about a text that somebody pasted, or about a recording."""
 
     facts: MemoryFacts
     verdict: str
@@ -33,19 +34,32 @@ class Triage:
     tensors: tuple[SizedTensor, ...]
     """Tensors of the named model that have the requested size."""
     quote: str
-    """The message, with a few lines before and after it, without paths and names."""
+    """The message, with a few lines before and after it, without paths and names; of a recording, the request's call stack."""
+    alive: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of a recording: bytes that were held then, largest first, by what; one table a key."""
 
     def to_markdown(self) -> str:
         """Return all of it as Markdown, ready for a bug report; paths and names are left out."""
         lines = [f"**{self.verdict}**", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in _table(self.facts)]
         lines += ["", *(f"- {sentence}" for sentence in self.explanation)]
+        for title, held in self.alive.items():
+            lines += ["", f"| {title} | |", "|---|---|", *(f"| {_cell(name)} | {format_bytes(size)} |" for name, size in held.items())]
         if self.suggestions:
             lines += ["", "What to try, likeliest help first:", "", *(f"{n}. {text}" for n, text in enumerate(self.suggestions, 1))]
-        quote = self.quote.replace("```", "'''")
-        return "\n".join(
-            [*lines, "", "<details><summary>Message (paths and names removed)</summary>", "", "```", quote, "```", "</details>", ""]
-        )
+        return "\n".join([*lines, *self._quoted(), ""])
+
+    def _quoted(self) -> list[str]:
+        if not self.quote:
+            return []
+        what = "Call stack of the request" if self.facts.source == RECORDING else "Message"
+        summary = f"<details><summary>{what} (paths and names removed)</summary>"
+        return ["", summary, "", "```", self.quote.replace("```", "'''"), "```", "</details>"]
+
+
+def _cell(text: str) -> str:
+    """Return a name that stays one cell of a table, whatever a recording calls its modules."""
+    return " ".join(text.split()).replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
 
 
 def triage(text: str, model: Model | None = None, workload: Workload | None = None, *, names: tuple[str, ...] = ()) -> Triage:
@@ -70,7 +84,7 @@ def triage(text: str, model: Model | None = None, workload: Workload | None = No
         facts=facts,
         verdict=_verdict(facts),
         explanation=tuple(_explanation(facts, tensors)),
-        suggestions=tuple(_suggestions(facts, tensors)),
+        suggestions=tuple(suggestions(facts, tensors)),
         tensors=tensors,
         quote=_quote(text, names),
     )
@@ -235,7 +249,8 @@ def _summary_explanation(facts: MemoryFacts) -> list[str]:
     return said
 
 
-def _suggestions(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[str]:
+def suggestions(facts: MemoryFacts, tensors: tuple[SizedTensor, ...] = ()) -> list[str]:
+    """Return what to try, likeliest help first."""
     if facts.backend == "CPU":
         return ["Use a smaller batch or fewer data-loader workers, or load the model in its final precision (torch_dtype, meta device)."]
     said = []
@@ -259,7 +274,7 @@ def _suggestions(facts: MemoryFacts, tensors: tuple[SizedTensor, ...]) -> list[s
         said.append("Use scaled_dot_product_attention or flash attention: they never hold the scores as a whole.")
     said.append("Use a smaller micro-batch with gradient accumulation, or shorter sequences: activations and logits shrink with both.")
     said.append("Switch on activation checkpointing if the peak is in backward, or a leaner optimizer if it is in the optimizer's step.")
-    if facts.backend in ("CUDA", "HIP"):
+    if facts.backend in ("CUDA", "HIP") and facts.source != RECORDING:
         said.append(_SNAPSHOT)
     return said
 
