@@ -14,7 +14,6 @@ from profiler.figures.comparison import comparison_table
 from profiler.figures.pareto import known_costs, pareto_figure
 from profiler.figures.report import report_html
 from profiler.figures.waterfall import waterfall_table
-from profiler.optimizations.export import export_job
 from profiler.planner.comparison import Compared, name_of
 
 
@@ -39,21 +38,12 @@ def downloads(compared: Compared, budget_bytes: int | None) -> None:
     name = f"compare-{compared.comparison.baseline.id[:8]}"
     runs = compare_results.named_runs(compared)
     with st.container(horizontal=True, vertical_alignment="center"):
-        components.download("Report as HTML", lambda: _report(compared, budget_bytes), f"{name}.html", "text/html")
+        components.download("Report as HTML", lambda: report_html(compared, budget_bytes=budget_bytes), f"{name}.html", "text/html")
         components.download("Runs as CSV", lambda: str(comparison_table(runs).to_csv(index=False)), f"{name}.csv", "text/csv")
         components.download(
             "Waterfall as CSV", lambda: str(waterfall_table(compared.savings).to_csv(index=False)), f"{name}-waterfall.csv", "text/csv"
         )
         components.download("Comparison as JSON", lambda: json.dumps(compared.to_json(), indent=1), f"{name}.json", "application/json")
-
-
-def _report(compared: Compared, budget_bytes: int | None) -> str:
-    """Return the report with the run of all toggles as code."""
-    comparison = compared.comparison
-    programs = export_job(comparison.job(comparison.asked))
-    return report_html(
-        compared, budget_bytes=budget_bytes, code={f"As code: {program.tool}": program.text for program in programs if program.text}
-    )
 
 
 def _table(shown: Shown) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -13,12 +12,13 @@ from jinja2 import Environment, PackageLoader, Template
 
 from profiler import __version__
 from profiler.analysis.footprint import Footprint
+from profiler.errors import SpecError
+from profiler.figures.comparison import NOT_MEASURED, loss, step_time, wall_time
 from profiler.figures.theme import DARK, LIGHT, STACK_ORDER
+from profiler.optimizations.export import Program, export_job
 from profiler.planner.comparison import Compared, Switched, name_of
 from profiler.recording import Category
 from profiler.units import exact_bytes, format_bytes, format_duration_us
-
-_NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ class _Bar:
     pieces: list[_Piece]
 
 
-def report_html(compared: Compared, *, budget_bytes: int | None = None, code: Mapping[str, str] | None = None) -> str:
-    """Return the report.
+def report_html(compared: Compared, *, budget_bytes: int | None = None) -> str:
+    """Return the report, with the run that was asked for as code.
 
     Args:
         compared: with the baseline among its runs.
         budget_bytes: draws the line that a run must stay under.
-        code: the run with all toggles as programs, by the name of what they are for.
     """
     shown = _shown(compared)
     widest = max([*(footprint.peak_bytes for footprint in shown.values()), budget_bytes or 0, 1])
@@ -69,7 +68,7 @@ def report_html(compared: Compared, *, budget_bytes: int | None = None, code: Ma
         ],
         explanations=data["explanations"],
         refused=data["refused"],
-        code=code or {},
+        programs=_programs(compared),
         data=json.dumps(data, indent=1).replace("<", "\\u003c"),
     )
 
@@ -79,6 +78,14 @@ def _template() -> Template:
     return Environment(
         loader=PackageLoader("profiler.figures.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("report.html")
+
+
+def _programs(compared: Compared) -> tuple[Program, ...]:
+    """Return the run that was asked for in the words of each tool; none where it was refused, which the report says above."""
+    try:
+        return export_job(compared.comparison.job(compared.comparison.asked))
+    except SpecError:
+        return ()
 
 
 def _shown(compared: Compared) -> dict[Switched, Footprint]:
@@ -120,12 +127,6 @@ def _waterfall(compared: Compared, widest: int) -> list[_Bar]:
 
 
 def _row(switched: Switched, footprint: Footprint, compared: Compared) -> dict[str, Any]:
-    seconds = footprint.cpu_seconds
-    step = (
-        f"{format_duration_us(seconds.median * 1e6)} ({format_duration_us(seconds.low * 1e6)} to {format_duration_us(seconds.high * 1e6)})"
-        if (seconds)
-        else _NOT_MEASURED
-    )
     estimated = footprint.estimated_step_seconds
     return {
         "name": name_of(switched),
@@ -135,9 +136,10 @@ def _row(switched: Switched, footprint: Footprint, compared: Compared) -> dict[s
         "phase": str(footprint.peak.phase),
         "reserved": _or_unknown(footprint.reserved_bytes),
         "host": _or_unknown(footprint.host_bytes or None),
-        "cpu": step,
+        "cpu": NOT_MEASURED if footprint.cpu_seconds is None else step_time(footprint),
+        "wall": wall_time(footprint),
         "estimated": "" if estimated is None else format_duration_us(estimated * 1e6),
-        "loss": _NOT_MEASURED if footprint.loss is None else f"{footprint.loss:.4f}",
+        "loss": loss(footprint),
     }
 
 
