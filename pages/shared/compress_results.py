@@ -11,7 +11,7 @@ import streamlit as st
 from pages.shared import components, compress_runs, session
 from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
-from profiler.compression.result import Result
+from profiler.compression.result import MOST_KEPT_BYTES, Result
 from profiler.compression.target import Goal, Worth, known_worths, loss_gain
 from profiler.figures.experiments import GOALS, WORTHS, name_of, results_table, size_quality_figure, stages_table
 from profiler.figures.sensitivity import sensitivity_figure, sensitivity_table, weights_figure
@@ -43,12 +43,25 @@ def one(experiment: Experiment) -> None:
     )
     st.markdown("\n".join(f"- {note}" for note in dict.fromkeys(result.notes)))
     _details(result, experiment)
+    _downloads(result, experiment)
+
+
+def _downloads(result: Result, experiment: Experiment) -> None:
     name = f"compress-{experiment.id[:8]}"
     weights = session.experiments().store.weights_path(result_key(experiment))
     with st.container(horizontal=True, vertical_alignment="center"):
         if weights.exists():
             components.download("Compressed file", weights.read_bytes, f"{name}.weights", "application/octet-stream")
         components.download("Report as JSON", lambda: json.dumps(result.to_json(), indent=1), f"{name}.json", "application/json")
+    if not weights.exists():
+        st.caption(_why_no_file(result.size.file_bytes))
+
+
+def _why_no_file(file_bytes: int) -> str:
+    if file_bytes > MOST_KEPT_BYTES:
+        most = format_bytes(MOST_KEPT_BYTES)
+        return f"The compressed file, {format_bytes(file_bytes)}, was measured and not kept: more than {most} are not, to spare the disk."
+    return f"The compressed file, {format_bytes(file_bytes)}, is not in the store. Measure again to have it."
 
 
 def draw(model: str) -> None:

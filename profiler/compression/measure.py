@@ -32,15 +32,13 @@ from profiler.compression.histograms import weight_histogram
 from profiler.compression.layers import matrices
 from profiler.compression.quality import agreement, evaluate, judge, scorers
 from profiler.compression.resident import ResidentPeak, resident_bytes
-from profiler.compression.result import LayerFacts, Quality, Result, Size, StageFacts
+from profiler.compression.result import MOST_KEPT_BYTES, LayerFacts, Quality, Result, Size, StageFacts
 from profiler.compression.subject import Subject
 from profiler.compression.task import Forward, Task
 from profiler.units import MIB, format_bytes
 
 Tell = Callable[[str, float], None]
 """Called with a phase and how much of the whole is done, 0 to 1."""
-MOST_KEPT_BYTES = 64 * MIB
-"""A larger file is measured and not kept."""
 _FINAL = "final"
 _TIMED_ROUNDS = 7
 _BASELINE_SHARE, _STAGES_SHARE, _LAYERS_FROM = 0.1, 0.6, 0.75
@@ -90,7 +88,7 @@ def measure(
         if experiment.by_layer:
             result = replace(result, layers=_layer_by_layer(experiment, task, tell))
         if keep is not None and result.size.file_bytes <= MOST_KEPT_BYTES:
-            shutil.copyfile(folder / _FINAL, keep)
+            shutil.move(folder / _FINAL, keep)
         return result
 
 

@@ -70,6 +70,18 @@ def test_a_pipeline_is_measured_stage_by_stage_beside_the_untouched_model() -> N
     assert shares == pytest.approx(sorted(shares))
 
 
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_the_file_is_kept_unless_it_is_larger_than_the_most(spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, kept = Experiment.of("tiny", ("zstd",)), tmp_path / "kept"
+    size = measure(experiment, TinyTask(), keep=kept).size.file_bytes
+    assert kept.stat().st_size == size
+    kept.unlink()
+    monkeypatch.setattr("profiler.compression.measure.MOST_KEPT_BYTES", size + spare)
+
+    assert measure(experiment, TinyTask(), keep=kept).size.file_bytes == size
+    assert kept.exists() == (spare == 0)
+
+
 def test_each_matrix_alone_is_told_where_that_is_asked_for() -> None:
     found = measure(Experiment.of("tiny", ("packed-int:bits=1",), by_layer=True), TinyTask())
 

@@ -15,9 +15,10 @@ from pages.shared import compress_choice, compress_runs, session
 from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.promises import PROMISES
-from profiler.compression.result import LayerFacts, Result
+from profiler.compression.result import MOST_KEPT_BYTES, LayerFacts, Result
 from profiler.errors import FormatError
 from profiler.jobs.experiments import Experiments, result_key
+from profiler.units import MIB
 from tests.compression.results import result
 from tests.pages.conftest import Open, texts
 
@@ -112,6 +113,16 @@ def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
     assert "- a note" in said
     assert next(button.label for button in app.get("download_button")) == "Compressed file"
     assert buttons(app)["compress_measure"] == "Measure again"
+
+
+def test_where_there_is_no_compressed_file_the_page_says_why(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("nf4", model=MODEL, file=MOST_KEPT_BYTES), result("bfloat16", model=MODEL, file=MOST_KEPT_BYTES + MIB))
+
+    lost, large = (opened("compress", model=MODEL, stages=stage) for stage in ("nf4", "bfloat16"))
+
+    assert "The compressed file, 320 MiB, is not in the store. Measure again to have it." in texts(lost)
+    assert "The compressed file, 321 MiB, was measured and not kept: more than 320 MiB are not" in texts(large)
+    assert next(button.label for button in large.get("download_button")) == "Report as JSON"
 
 
 def test_what_another_version_measured_is_shown_and_can_be_measured_again(opened: Open, experiments: Experiments) -> None:
