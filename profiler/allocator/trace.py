@@ -164,7 +164,8 @@ class Trace:
         ops[starts] = np.where(np.isin(follows, (*GROWTHS, Kind.OOM)), Op.RETRY, Op.EMPTY_CACHE)
 
     def _with_releases(self, segments: pa.Table, times_us: Column, pools: Sequence[PoolRange]) -> Trace:
-        """Return the trace with the segments' rows of a Recording put in by time."""
+        """Return the trace with the segments' rows of a Recording put in by time; segments that are older are no requests."""
+        segments = segments.filter(pc.not_equal(segments["action"].cast(pa.string()), Action.PREEXISTING.value))
         kinds = _kinds(segments["action"])
         if not np.isin(kinds, (*RELEASES, Kind.OOM)).any():
             return self

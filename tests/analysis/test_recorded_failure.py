@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from profiler.allocator.out_of_memory import Unusable
+from profiler.allocator.recorded import recorded
 from profiler.allocator.recorded_ooms import RecordedOom, oom_facts
+from profiler.allocator.replay import replay
 from profiler.analysis.recorded_failure import RecordedFailure, explain_recorded_failure
 from profiler.analysis.timeline import Timeline
-from profiler.recording import Recording
+from profiler.formats.convert import to_recording
+from profiler.formats.snapshot import read_snapshot
+from profiler.recording import SEGMENTS, Recording
 from tests.builders import MIB
 from tests.gpu_programs import run_on_gpu
 
+FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "recordings"
 FRAGMENTED = [  # two segments of 20 MiB, half of each freed: 22 MiB are free in pieces of 11, 9 and 2
     *[("alloc", 9 * MIB, 0)] * 4,
     ("free", 1, 0),
@@ -108,3 +115,30 @@ def test_a_run_that_passed_has_no_failure() -> None:
     recording = failed_on(60, FRAGMENTED, 18, 10)
 
     assert explain_recorded_failure(recording, Timeline.of(recording)) is None
+
+
+@pytest.mark.parametrize("file", ["niu_train_ctx100.pickle", "wedsonlin_medium_ctx128_train.pickle"])
+def test_a_real_history_that_ends_in_an_error_is_explained_just_there(file: str) -> None:
+    """A request too many at the end of a real history: what it makes the allocator give back is recorded before the error, as torch does.
+
+    The second file's history begins with segments that are older.
+    """
+    if not (FOLDER / file).is_file():
+        pytest.skip("the shared recordings are not beside this checkout")
+    recording = to_recording(read_snapshot(FOLDER / file))
+    found, requested, free = recorded(recording), 2**40, 2**30
+    run = replay(found.trace, found.config, start=found.start, take_retries=True)
+    given_back: list[dict[str, Any]] = []
+    run.allocator.on_segment = lambda action, address, size, _: given_back.append({"action": action, "address": address, "bytes": size})
+    run.allocator.empty_cache()
+    place = {"time_us": recording.events["time_us"].to_pylist()[-1], "device": 0, "rank": 0, "stream": 0}
+    rows = [{**place, **row} for row in (*given_back, {"action": "oom", "bytes": requested})]
+    segments = pa.concat_tables([recording.segments, pa.Table.from_pylist(rows, schema=SEGMENTS)])
+    metadata = replace(recording.metadata, facts=recording.metadata.facts | oom_facts([RecordedOom(0, requested, free)]))
+    failure = explained(replace(recording, segments=segments, metadata=metadata))
+
+    held = run.allocator.stats
+    assert failure.explanation is not None
+    assert (failure.reserved_bytes, failure.explanation.reserved_bytes) == (held.reserved_bytes, held.reserved_bytes)
+    assert failure.explanation.allocated_bytes == held.allocated_bytes
+    assert failure.explanation.requested_bytes == requested

@@ -180,6 +180,19 @@ def test_an_error_that_a_replay_does_not_meet_is_told_and_not_explained(run: Run
     assert "the request passes: what made it fail is not in the recording" in run("replay", path).out
 
 
+def test_segments_that_are_older_are_no_requests_where_an_error_was_recorded(run: Run, imported: Import) -> None:
+    data = snapshots.training()
+    failed = History().add("oom", 0, 30 * MIB, snapshots.FORWARD, device_free=5 * MIB).events[0]
+    late = data["device_traces"][0][-4:]
+    data["device_traces"] = [[*late, {**failed, "time_us": late[-1]["time_us"] + 1}]]
+
+    result = run("replay", imported(data), "--json").json
+
+    assert result["peak_reserved_bytes"] == 20 * MIB
+    assert result["oom"]["reserved_bytes"] == 20 * MIB
+    assert result["oom"]["allocated_bytes"] == 8 * MIB
+
+
 def test_live_blocks_that_are_older_come_first_and_what_was_cached_does_not(run: Run, imported: Import) -> None:
     data = snapshots.training()
     data["device_traces"] = [data["device_traces"][0][-4:]]  # the state is there already, and so is the segment
