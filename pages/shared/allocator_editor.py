@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from pages.shared import components, session
-from profiler.allocator.config import AllocatorConfig, bare_text
+from profiler.allocator.config import AllocatorConfig
+from profiler.allocator.options import bare_text
 from profiler.analysis.allocator_settings import DEFAULT, TORCH_VERSIONS, label_of, presets
 from profiler.errors import SpecError
 from profiler.units import parse_bytes

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from profiler.allocator.config import NEWEST, AllocatorConfig, bare_text
+from profiler.allocator.config import NEWEST, AllocatorConfig
 from profiler.allocator.driver import Driver
+from profiler.allocator.options import bare_text
 from profiler.allocator.out_of_memory import Explanation, explain_out_of_memory
 from profiler.allocator.recorded import Recorded, recorded
 from profiler.allocator.replay import replay

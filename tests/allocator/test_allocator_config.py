@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from profiler.allocator.config import NEWEST, AllocatorConfig, bare_text, unread
+from profiler.allocator.config import NEWEST, AllocatorConfig, unread
+from profiler.allocator.options import bare_text
 from profiler.errors import SpecError
 from profiler.units import MIB
 
