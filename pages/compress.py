@@ -37,7 +37,8 @@ components.how_to_read(
 - **Held in memory** counts the storages that the model holds, each once: packed weights and sparse indices too. The **resident set** is
   what the process grew by, and is exact to some MiB. The **file** was written, read back and compared.
 - Each number stands beside the same of the **untouched** model, which is frozen, measured in the same process and on one thread.
-- **Time** is processor time of a forward pass, the two models in turns. A GPU has other kernels: int8 that is slow here may be fast there.
+- **Time** is processor time of a forward pass, the two models in turns; the time by the clock stands apart, since other work on the
+  machine lengthens it. A GPU has other kernels: int8 that is slow here may be fast there.
 - **Loss** is on held-out text, in nats. A small model that was trained for minutes loses less than a large one would: see the notes.
 - **Conversion peak** is the most that the process grew by while a technique worked: it decides where a model can be converted.
 - A technique that **saves on disk only** is expanded before it runs: its model takes as much memory as before.

@@ -91,6 +91,8 @@ def _print(result: Result) -> None:
     times = [format_duration_us(seconds * 1e6) for seconds in (result.seconds, result.baseline_seconds)]
     ratio = result.seconds / result.baseline_seconds
     print(f"  {'forward pass':<16} {times[0]:>10}  {ratio:>6.2f} of {times[1]}, one thread{result.spread_phrase}")
+    if result.wall_phrase:
+        print(f"  {'':<16} {result.wall_phrase}")
     print(f"  {'loss':<16} {quality.loss:>10.4f}  {quality.loss - before.loss:>+.4f} nats per {result.unit}")
     print(f"  {'perplexity':<16} {quality.perplexity:>10.3f}  was {before.perplexity:.3f}")
     print(f"  {'accuracy':<16} {quality.accuracy:>10.1%}  was {before.accuracy:.1%}")

@@ -39,6 +39,8 @@ from profiler.units import MIB, format_bytes
 
 Tell = Callable[[str, float], None]
 """Called with a phase and how much of the whole is done, 0 to 1."""
+_Seconds = tuple[list[float], list[float]]
+"""Of several passes: the processor's, and the clock's."""
 _FINAL = "final"
 _TIMED_ROUNDS = 7
 _BASELINE_SHARE, _STAGES_SHARE, _LAYERS_FROM = 0.1, 0.6, 0.75
@@ -167,7 +169,7 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
     stages = (*stages[:-1], *(replace(stage, loss=quality.loss) for stage in stages[-1:]))
     original = partial(subject.task.logits, subject.task.build())
     agreed, divergence = agreement(subject.logits, original, held_out)
-    seconds, baseline_seconds = _times(subject.logits, original, held_out[0].inputs)
+    (seconds, wall_seconds), (baseline_seconds, baseline_wall_seconds) = _times(subject.logits, original, held_out[0].inputs)
     edges, counts = weight_histogram(subject.model, baseline.edges)
     return Result(
         experiment=experiment,
@@ -182,6 +184,8 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
         baseline_seconds=statistics.median(baseline_seconds),
         seconds_spread=(min(seconds), max(seconds)),
         baseline_seconds_spread=(min(baseline_seconds), max(baseline_seconds)),
+        wall_seconds=statistics.median(wall_seconds),
+        baseline_wall_seconds=statistics.median(baseline_wall_seconds),
         conversion_peak_bytes=max((stage.conversion_peak_bytes for stage in stages), default=0),
         conversion_seconds=sum(stage.conversion_seconds for stage in stages),
         stages=stages,
@@ -228,13 +232,14 @@ def _forward_once(subject: Subject) -> None:
         subject.logits(subject.task.held_out()[0].inputs)
 
 
-def _times(forward: Forward, original: Forward, inputs: torch.Tensor) -> tuple[list[float], list[float]]:
-    """Return the processor seconds of several passes of each, taken in turns."""
-    taken: tuple[list[float], list[float]] = ([], [])
+def _times(forward: Forward, original: Forward, inputs: torch.Tensor) -> tuple[_Seconds, _Seconds]:
+    """Return the processor's and the clock's seconds of several passes of each, taken in turns."""
+    taken: tuple[_Seconds, _Seconds] = (([], []), ([], []))
     with torch.no_grad():
         for _ in range(_TIMED_ROUNDS):
-            for run, seconds in zip((forward, original), taken, strict=True):
-                began = time.process_time()
+            for run, (seconds, wall_seconds) in zip((forward, original), taken, strict=True):
+                began, wall_began = time.process_time(), time.perf_counter()
                 run(inputs)
                 seconds.append(time.process_time() - began)
+                wall_seconds.append(time.perf_counter() - wall_began)
     return taken

@@ -109,6 +109,9 @@ class Result:
     seconds_spread: tuple[float, float] | None = None
     """The least and the most of the passes whose median is ``seconds``."""
     baseline_seconds_spread: tuple[float, float] | None = None
+    wall_seconds: float | None = None
+    """By the clock, of the same passes, their median: longer where other work shared the processor; None in old results."""
+    baseline_wall_seconds: float | None = None
     versions: dict[str, str] = field(default_factory=dict)
     created: float = 0.0
     """Seconds since the epoch."""
@@ -125,6 +128,14 @@ class Result:
         low, high = (format_duration_us(seconds * 1e6) for seconds in self.seconds_spread)
         return f"; {low} to {high}"
 
+    @property
+    def wall_phrase(self) -> str:
+        """What the passes took by the clock, as ``71.2 ms of 66.0 ms by the clock``; empty where it was not kept."""
+        if self.wall_seconds is None or self.baseline_wall_seconds is None:
+            return ""
+        after, before = (format_duration_us(seconds * 1e6) for seconds in (self.wall_seconds, self.baseline_wall_seconds))
+        return f"{after} of {before} by the clock"
+
     def facts(self) -> dict[str, Any]:
         """Return one flat row of plain data, as the command line prints and pages tabulate."""
         row: dict[str, Any] = {"model": self.experiment.model, "technique": self.experiment.technique, "seed": self.experiment.seed}
@@ -134,7 +145,8 @@ class Result:
             row |= {prefix + name: getattr(quality, name) for name in ("loss", "perplexity", "accuracy", "bleu")}
         for name in ("unit", "agreement", "divergence", "seconds", "baseline_seconds", "conversion_peak_bytes", "conversion_seconds"):
             row[name] = getattr(self, name)
-        row |= {name: getattr(self, name) for name in ("seconds_spread", "baseline_seconds_spread")}
+        for name in ("seconds_spread", "baseline_seconds_spread", "wall_seconds", "baseline_wall_seconds"):
+            row[name] = getattr(self, name)
         return row | {"exact_file": self.exact_file, "notes": list(self.notes), "model_hash": self.model_hash}
 
     def to_json(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -114,6 +115,18 @@ def test_a_result_of_an_earlier_version_has_no_spread_and_one_that_is_no_spread_
     assert Result.from_json({**data, "seconds_spread": None}).seconds_spread is None
     with pytest.raises(FormatError):
         Result.from_json({**data, "seconds_spread": [1.0, 2.0, 3.0]})
+
+
+def test_the_clocks_seconds_stand_beside_the_processors_and_results_of_before_have_none() -> None:
+    found = replace(result("nf4"), wall_seconds=0.075, baseline_wall_seconds=0.05)
+    data = result("nf4").to_json()
+    del data["wall_seconds"], data["baseline_wall_seconds"]
+
+    assert Result.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert found.wall_phrase == "75.0 ms of 50.0 ms by the clock"
+    assert (found.facts()["wall_seconds"], found.facts()["baseline_wall_seconds"]) == (0.075, 0.05)
+    assert Result.from_json(data).facts()["wall_seconds"] is None
+    assert Result.from_json(data).wall_phrase == ""
 
 
 def test_facts_are_one_flat_row_with_the_baseline_beside_each_number() -> None:

@@ -82,6 +82,19 @@ def test_the_file_is_kept_unless_it_is_larger_than_the_most(spare: int, tmp_path
     assert kept.exists() == (spare == 0)
 
 
+def test_a_pass_that_waits_takes_the_clocks_time_and_not_the_processors() -> None:
+    class Waiting(TinyTask):
+        def logits(self, model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return super().logits(model, inputs)
+
+    found = measure(Experiment.of("tiny", ()), Waiting())
+
+    for seconds, wall_seconds in ((found.seconds, found.wall_seconds), (found.baseline_seconds, found.baseline_wall_seconds)):
+        assert wall_seconds is not None
+        assert 0 < seconds < 0.05 <= wall_seconds
+
+
 def test_each_matrix_alone_is_told_where_that_is_asked_for() -> None:
     found = measure(Experiment.of("tiny", ("packed-int:bits=1",), by_layer=True), TinyTask())
 
@@ -384,6 +397,8 @@ def test_the_command_prints_one_json_value_with_every_fact(monkeypatch: pytest.M
     assert "held in memory" in text
     assert f"{facts['accuracy']:.1%}  was {facts['baseline_accuracy']:.1%}" in text
     assert "BLEU" not in text
+    assert "by the clock" in text
+    assert facts["wall_seconds"] > 0 < facts["baseline_wall_seconds"]
     low, high = facts["seconds_spread"]
     assert 0 < low <= facts["seconds"] <= high
 

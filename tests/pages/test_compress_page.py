@@ -100,7 +100,8 @@ def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
 ) -> None:
     weights = tmp_path / "weights"
     weights.write_bytes(b"weights")
-    keep(experiments, result("packed-int", model=MODEL, held=187, file=200, loss=1.41, seconds=1.1), weights=weights)
+    found = result("packed-int", model=MODEL, held=187, file=200, loss=1.41, seconds=1.1)
+    keep(experiments, replace(found, wall_seconds=3.0, baseline_wall_seconds=2.0), weights=weights)
 
     app = opened("compress", model=MODEL, stages="packed-int")
 
@@ -110,6 +111,7 @@ def test_a_result_that_is_in_the_store_is_shown_at_once_with_its_four_measures(
     assert "0.187 of 0.98 KiB" in said
     assert "+0.0100 against 1.4000" in said
     assert "1.10 of 1.00 s; 990 ms to 1.32 s" in said
+    assert "Measured. A pass took 3.00 s of 2.00 s by the clock. Resident set" in said
     assert "- a note" in said
     assert next(button.label for button in app.get("download_button")) == "Compressed file"
     assert buttons(app)["compress_measure"] == "Measure again"
