@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from profiler.cli.command import DONE, Commands, add_command, print_json, require
-from profiler.cli.reading import add_file_option, add_lane_options, chosen_lane, read_file
+from profiler.cli.reading import add_file_option, add_lane_options, add_reading_options, chosen_lane, read_file, reading_of
 from profiler.errors import SpecError
 from profiler.units import format_bytes
 
@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--at", default="end", choices=("end", "peak"), help="the instants to compare (default end)")
     command.add_argument("--limit", type=int, default=_NUM_ROWS, metavar="N", help=f"rows to print (default {_NUM_ROWS}); 0 for all")
     add_lane_options(command)
+    add_reading_options(command)
     command.epilog = "For leaks, compare two snapshots of one run; for regressions, the peaks of two runs."
 
 
@@ -34,7 +35,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.limit < 0:
         raise SpecError(f"--limit {options.limit} is not possible. Use 0 for all rows, or how many to print.")
     side = Side.at_peak if options.at == "peak" else Side.at_end
-    before, after = (side(recording, chosen_lane(recording, options)) for recording in map(read_file, (options.before, options.after)))
+    reading = reading_of(options)
+    recordings = (read_file(path, reading) for path in (options.before, options.after))
+    before, after = (side(recording, chosen_lane(recording, options)) for recording in recordings)
     found = alive_difference(before, after)
     rows = (found.table.head(options.limit) if options.limit else found.table).to_dict("records")
     if options.json:

@@ -31,8 +31,10 @@ def add_file_option(parser: argparse.ArgumentParser, name: str = "file") -> None
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Declare what a user can say about a snapshot; `reading_of` reads it."""
-    parser.add_argument("--rules", type=Path, metavar="JSON", help="category rules that come before Headroom's own")
-    parser.add_argument("--model", help="the model that ran: tells parameters and optimizer state among what is older (needs torch)")
+    parser.add_argument("--rules", type=Path, metavar="JSON", help="for snapshots: category rules that come before Headroom's own")
+    parser.add_argument(
+        "--model", help="for snapshots: the model that ran; tells parameters and optimizer state among what is older (needs torch)"
+    )
     parser.add_argument("--model-dtype", default=_FORMATS[0], choices=_FORMATS, help=f"of its parameters (default {_FORMATS[0]})")
 
 
@@ -52,14 +54,18 @@ def reading_of(options: argparse.Namespace) -> Reading:
     return Reading(parameter_bytes=sizes, rules=options.rules)
 
 
-def read_file(path: Path) -> Recording:
+def read_file(path: Path, reading: Reading | None = None) -> Recording:
     """Return the recording in a file of any kind.
+
+    Args:
+        path: the file or folder.
+        reading: what is said about it, where it is a snapshot.
 
     Raises:
         StorageError, FormatError: as `profiler.formats.opening.open_file`.
     """
     with progress_shown(f"Reading {path.name}") as progress:
-        return open_file(path, progress=progress)
+        return open_file(path, reading, progress)
 
 
 def add_lane_options(parser: argparse.ArgumentParser) -> None:

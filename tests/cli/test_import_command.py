@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,52 @@ def test_a_snapshot_is_imported_and_shown(run: Run, training: Path, here: Path) 
     shown = run("show", "t.headroom", "--json").json
     assert shown["categories_at_peak"] == result.json["categories_at_peak"]
     assert shown["id"] == result.json["id"] == read_recording(here / "t.headroom").id
+
+
+def test_what_each_rule_named_is_listed(run: Run, training: Path) -> None:
+    text = run("import", training, "--out", "t").out
+
+    rows = text.partition("Named by rule\n")[2].splitlines()
+    assert rows[0].split() == ["4.00", "MiB", "25.0%", "1", "made", "or", "moved", "with", "the", "model", "and", "kept"]
+    assert sum(float(row.split("%")[0].split()[-1]) for row in rows) == 100
+
+
+def _example(language: str) -> str:
+    text = (ROOT / "docs" / "how-to" / "name-memory-by-your-own-rules.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+    return str(block)
+
+
+def test_the_how_to_names_blocks_wherever_a_snapshot_is_read(run: Run, training: Path, here: Path) -> None:
+    (here / "my-rules.json").write_text(_example("json"), encoding="utf-8")
+
+    results = [run(*line.split()[3:], "--json") for line in _example("console").splitlines()]
+
+    assert [result.code for result in results] == [0] * 4
+    imported, _, compared, _ = (result.json for result in results)
+    assert {rule["rule"]: rule["total_bytes"] for rule in imported["category_rules"]}["my model's cache"] == 4 * MIB
+    assert compared["rows"] == []
+    counters = json.loads(gzip.decompress((here / "training.json.gz").read_bytes()))["traceEvents"]
+    assert max(event["args"].get("KV cache", 0) for event in counters if event["ph"] == "C") == 4 * MIB
+
+
+def test_a_replay_says_the_phase_that_a_users_rule_gives(run: Run, training: Path, here: Path) -> None:
+    rules = here / "rules.json"
+    rules.write_text(json.dumps({"phases": [{"name": "mine", "frame": "module\\.py:_apply$", "phase": "data"}]}), encoding="utf-8")
+
+    phases = [run("replay", training, "--capacity", "10MiB", *more, "--json").json["oom"]["phase"] for more in ([], ["--rules", rules])]
+
+    assert phases == ["build", "data"]
+
+
+@pytest.mark.parametrize("command", [("replay",), ("diff", "training.pickle"), ("export", "--to", "trace", "--out", "y")])
+def test_rules_that_are_none_are_refused_by_every_command(run: Run, training: Path, here: Path, command: tuple[str, ...]) -> None:
+    (here / "rules.json").write_text("[]", encoding="utf-8")
+
+    result = run(command[0], training.name, *command[1:], "--rules", "rules.json")
+
+    assert is_refused(result)
+    assert "an object with the lists phases and blocks" in result.err
 
 
 def test_the_suffix_of_the_recording_is_added(run: Run, training: Path, here: Path) -> None:
