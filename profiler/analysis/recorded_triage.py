@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from profiler.allocator.config import AllocatorConfig
-from profiler.allocator.out_of_memory import Unusable
+from profiler.allocator.out_of_memory import Explanation, Unusable
 from profiler.allocator.recorded import recorded_config
-from profiler.allocator.recorded_ooms import recorded_ooms
 from profiler.allocator.sizes import SMALL_BYTES, round_size
 from profiler.analysis.blocks import Lane
 from profiler.analysis.explain import explain, phase_in_sentence
-from profiler.analysis.instants import instant_facts, recorded_out_of_memory
+from profiler.analysis.instants import instant_facts
+from profiler.analysis.recorded_failure import RecordedFailure, explain_recorded_failure
 from profiler.analysis.segment_map import MappedSegment, SegmentMap, Use, recorded_map
 from profiler.analysis.timeline import Timeline
 from profiler.formats.messages import RECORDING, MemoryFacts
@@ -52,19 +52,24 @@ def triage_recording(
     if error is None:
         return _of_peak(recording, names)
     timeline = Timeline.of(recording, lane=Lane(error["device"], error["rank"] or 0))
-    where = recorded_out_of_memory(recording, timeline)
-    assert where is not None, "the lane is the error's"
-    config = recorded_config(recording, *timeline.lane)
-    held = _Held.when(recording, timeline, where["event"], error)
-    facts = _facts(recording, timeline.lane, where, held)
+    failure = explain_recorded_failure(recording, timeline)
+    assert failure is not None, "the lane is the error's"
+    where, config = failure.facts, recorded_config(recording, *timeline.lane)
+    facts = _facts(failure, timeline.lane)
     tensors = _tensors(where["requested_bytes"], config, model, workload)
-    said = [_place(where), *held.sentences(), *([f"It is the size of {'; or of '.join(map(str, tensors))}."] if tensors else [])]
-    could_serve = 0 if config.expandable_segments else held.bytes_of(Unusable.TOO_SMALL)
+    said = [_place(where), *failure.sentences(), *([f"It is the size of {'; or of '.join(map(str, tensors))}."] if tensors else [])]
+    if failure.explanation is None:
+        held = _Held.when(recording, timeline, where["event"], error)
+        said += held.sentences()
+        could_serve = 0 if config.expandable_segments else held.bytes_of(Unusable.TOO_SMALL)
+        tried = suggestions(replace(facts, unallocated_bytes=could_serve), tensors)
+    else:
+        tried = [*_remedies(failure.explanation), *suggestions(replace(facts, unallocated_bytes=0), tensors)]
     return Triage(
         facts=facts,
         verdict=_verdict(facts, timeline.lane),
         explanation=tuple(redact(sentence, names) for sentence in said),
-        suggestions=tuple(suggestions(replace(facts, unallocated_bytes=could_serve), tensors)),
+        suggestions=tuple(tried),
         tensors=tensors,
         quote=redact("\n".join(where["frames"]), names),
         alive=_alive(where, names),
@@ -95,7 +100,7 @@ def _last_error(recording: Recording) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class _Held:
-    """What the allocator held free when memory ran out, as it was recorded."""
+    """What the allocator held free when memory ran out, as it was recorded: said where no replay explains the error."""
 
     knows_segments: bool
     largest_free_bytes: int
@@ -144,16 +149,23 @@ def _why(segment: MappedSegment, requested_bytes: int, stream: int) -> Unusable:
     return Unusable.TOO_SMALL if segment.stream == stream else Unusable.OTHER_STREAM
 
 
-def _facts(recording: Recording, lane: Lane, where: Mapping[str, Any], held: _Held) -> MemoryFacts:
-    known = [oom for oom in recorded_ooms(recording.metadata) if oom.device == lane.device]
-    is_last = bool(known) and known[-1].requested_bytes == where["requested_bytes"]
+def _remedies(explanation: Explanation) -> list[str]:
+    """Return the setting under which a replay passes, as a suggestion; nothing where none does."""
+    if not explanation.remedies:
+        return []
+    return [f"Set PYTORCH_CUDA_ALLOC_CONF={explanation.remedies[0].name} before Python starts: replayed under it, the request passes."]
+
+
+def _facts(failure: RecordedFailure, lane: Lane) -> MemoryFacts:
+    allocated_bytes = sum(failure.facts["categories_alive"].values())
+    knows_reserved = failure.reserved_bytes >= max(allocated_bytes, 1)
     return MemoryFacts(
         source=RECORDING,
         device=_gpu(lane),
-        requested_bytes=where["requested_bytes"],
-        free_bytes=known[-1].device_free_bytes if is_last else None,
-        allocated_bytes=sum(where["categories_alive"].values()),
-        unallocated_bytes=held.bytes_of() if held.knows_segments else None,
+        requested_bytes=failure.facts["requested_bytes"],
+        free_bytes=failure.device_free_bytes or None,
+        allocated_bytes=allocated_bytes,
+        unallocated_bytes=failure.reserved_bytes - allocated_bytes if knows_reserved else None,
     )
 
 

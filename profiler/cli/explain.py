@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from profiler.analysis.recorded_triage import triage_recording
-from profiler.cli.command import DONE, Commands, add_command, print_json
+from profiler.cli.command import DONE, Commands, add_command, print_json, show_progress
 from profiler.cli.job import named_model
 from profiler.cli.reading import FILE_HELP, read_file
 from profiler.errors import StorageError
 from profiler.formats.opening import SNAPSHOT_SUFFIXES
 from profiler.formats.redact import MAX_CHARS
 from profiler.formats.triage import Triage, triage
-from profiler.spec import Workload
+from profiler.spec import Model, Workload
 from profiler.storage import PARTIAL_SUFFIX, SUFFIX
 
 _STDIN = "-"
@@ -42,12 +42,19 @@ def _run(options: argparse.Namespace) -> int:
     given = {name: value for name in ("batch", "seq") if (value := getattr(options, name)) is not None}
     about = (named_model(options.model) if options.model else None, Workload(**given) if given else None)
     text = options.text if options.text is not None else _text(options.file)
-    if text is None:
-        found = triage_recording(read_file(options.file), *about, names=tuple(options.hide))
-    else:
-        found = triage(text, *about, names=tuple(options.hide))
+    names = tuple(options.hide)
+    found = _of_recording(options.file, *about, names) if text is None else triage(text, *about, names=names)
     print_json(plain(found)) if options.json else print(found.to_markdown(), end="")
     return DONE
+
+
+def _of_recording(path: Path, model: Model | None, workload: Workload | None, names: tuple[str, ...]) -> Triage:
+    recording = read_file(path)
+    show_progress("Trying other settings")
+    try:
+        return triage_recording(recording, model, workload, names=names)
+    finally:
+        show_progress()
 
 
 def plain(found: Triage) -> dict[str, object]:

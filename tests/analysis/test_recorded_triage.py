@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from profiler.allocator.recorded_ooms import RecordedOom, oom_facts
 from profiler.analysis.recorded_triage import triage_recording
 from profiler.formats.convert import to_recording
 from profiler.formats.snapshot import read_snapshot
@@ -13,6 +14,7 @@ from profiler.recording import Role
 from tests import builders
 from tests.formats import snapshots
 from tests.formats.snapshots import BASE, MIB, NONE, START, block, segment, snapshot, write
+from tests.gpu_programs import run_on_gpu
 
 OTHER = BASE + 2**30
 SMALL = BASE + 2**31
@@ -51,10 +53,10 @@ def failed(tmp_path: Path, requested_bytes: int, *, free: int = 0, settings: dic
 def test_free_memory_is_told_by_why_it_was_of_no_use(tmp_path: Path) -> None:
     said = failed(tmp_path, 12 * MIB)
 
-    assert said.verdict == (
-        "12.0 MiB could not be had on GPU 0: tensors held 21.0 MiB of 62.0 MiB that PyTorch had reserved, and the driver had 0 B left."
-    ), "what was given back before the request failed is not reserved"
-    assert said.explanation[1:] == (
+    assert said.verdict == ("12.0 MiB could not be had on GPU 0: tensors held 21.0 MiB of 62.0 MiB that PyTorch had reserved."), (
+        "what was given back before the request failed is not reserved"
+    )
+    assert said.explanation[-4:] == (
         "The largest free block that could be used was 10.0 MiB.",
         "30.0 MiB were free but kept for another stream.",
         "10.0 MiB were free but in pieces smaller than the request, in segments that are partly in use.",
@@ -69,6 +71,21 @@ def test_expandable_segments_are_suggested_where_pieces_would_have_been_enough(t
     assert suggests(12 * MIB, free=2 * MIB), "10 MiB in pieces and 2 of the driver"
     assert not suggests(12 * MIB, free=MIB), "another stream's memory is of no use to them either"
     assert not suggests(12 * MIB, free=2 * MIB, settings={"expandable_segments": True})
+
+
+def test_the_setting_that_a_replay_passes_under_is_suggested_first() -> None:
+    # Two segments of 20 MiB of which half is freed: of the 50 MiB there are, 18 fit where pages can be put together, 50 do not.
+    begin = [("alloc", 9 * MIB, 0)] * 4 + [("free", 1, 0)] * 2
+
+    def first(requested_mib: int) -> str:
+        facts = oom_facts([RecordedOom(0, requested_mib * MIB, 10 * MIB)])
+        program = [*begin, ("alloc", requested_mib * MIB, 0)]
+        return triage_recording(run_on_gpu(program, capacity_bytes=50 * MIB, facts=facts).recording).suggestions[0]
+
+    assert first(18) == (
+        "Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before Python starts: replayed under it, the request passes."
+    )
+    assert first(48).startswith("Use a smaller micro-batch")
 
 
 def test_a_block_that_was_large_enough_is_told_apart(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_snapshot_says_what_failed_and_who_held_the_memory(run: Run, here: Pat
     )
     assert "| Parameter | 4.00 MiB |" in out
     assert "_apply | 4.00 MiB |" in out
-    assert "The largest free block that could be used was 8.00 MiB." in out
+    assert "the largest free block that could be used was 8.00 MiB." in out
     assert "12.0 MiB were free but in pieces smaller than the request" in out
     assert "\n.../<name>:7:forward\n" in out, "the call stack of the request"
     assert "/job" not in out
