@@ -11,7 +11,7 @@ from profiler.analysis.recorded_triage import triage_recording
 from profiler.cli.command import DONE, Commands, add_command, print_json, show_progress
 from profiler.cli.job import named_model
 from profiler.cli.reading import FILE_HELP, read_file
-from profiler.errors import StorageError
+from profiler.errors import SpecError, StorageError
 from profiler.formats.opening import SNAPSHOT_SUFFIXES
 from profiler.formats.redact import MAX_CHARS
 from profiler.formats.triage import Triage, triage
@@ -39,13 +39,21 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    given = {name: value for name in ("batch", "seq") if (value := getattr(options, name)) is not None}
-    about = (named_model(options.model) if options.model else None, Workload(**given) if given else None)
+    about = (named_model(options.model) if options.model else None, _workload(options.batch, options.seq))
     text = options.text if options.text is not None else _text(options.file)
     names = tuple(options.hide)
     found = _of_recording(options.file, *about, names) if text is None else triage(text, *about, names=names)
     print_json(plain(found)) if options.json else print(found.to_markdown(), end="")
     return DONE
+
+
+def _workload(batch: int | None, seq: int | None) -> Workload | None:
+    """Return what ran; nothing is named from a length that nobody gave."""
+    if batch is None and seq is None:
+        return None
+    if batch is None or seq is None:
+        raise SpecError("--batch and --seq say together what ran. Give both, or neither.")
+    return Workload(batch=batch, seq=seq)
 
 
 def _of_recording(path: Path, model: Model | None, workload: Workload | None, names: tuple[str, ...]) -> Triage:

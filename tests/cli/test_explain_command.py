@@ -60,6 +60,7 @@ def test_the_model_names_the_tensor_of_the_requested_size(run: Run) -> None:
         (("--text", "all is well"), "no out-of-memory message"),
         (("missing.log",), "No such file"),
         (("--text", MESSAGE, "--model", "gtp2"), "Did you mean 'gpt2'"),
+        (("--text", MESSAGE, "--model", "gpt2", "--batch", "4"), "Give both"),
         ((), "required"),
         (("a.log", "--text", MESSAGE), "not allowed with"),
     ],
