@@ -29,7 +29,7 @@ EXAMPLES = {
 """What is offered where nothing is chosen yet."""
 
 
-def draw(baseline: Job) -> tuple[Comparison | None, int | None]:
+def draw(baseline: Job, engine: Provenance) -> tuple[Comparison | None, int | None]:
     """Draw the choice of toggles or of a family, and the budget; return what is to be compared, None where nothing is chosen, and bytes.
 
     Raises:
@@ -44,13 +44,13 @@ def draw(baseline: Job) -> tuple[Comparison | None, int | None]:
     family = next((family for family in offered if family.name == session.chosen(_SWEEP)), None)
     if family is not None:
         st.caption(f"{family.question} Every member that this baseline can have is tried alone, with its default options.")
-        return Comparison.of_family(baseline, family), budget_bytes
+        return Comparison.of_family(baseline, family, engine), budget_bytes
     rows = [(REGISTRY[toggle.name].family.label, REGISTRY[toggle.name]) for toggle in toggles]
     toggle_list.draw(toggles, rows, _choose, place="compare")
     if not toggles:
         _offer(kind)
         return None, budget_bytes
-    return Comparison(baseline=baseline, toggles=toggles), budget_bytes
+    return Comparison(baseline=baseline, toggles=toggles, engine=engine), budget_bytes
 
 
 def catalogue(baseline: Job) -> None:

@@ -21,6 +21,8 @@ def explain_saving(saving: Saving) -> list[str]:
     """Return what was saved and why, where the peak is now, and what would have to give way first; for nothing saved, why not."""
     if not saving.before.peak_bytes:
         return []
+    if saving.before.recording_id is not None and saving.before.recording_id == saving.after.recording_id:
+        return [f"{saving.toggle} changed nothing: the run without it is set so already."]
     if abs(saving.saved_bytes) < max(1, saving.before.peak_bytes // 10_000):
         return [*_why_nothing(saving), *saving.after.notes]
     sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after), _further(saving)]

@@ -19,11 +19,13 @@ from profiler.jobs.run import CAPTURE, SIMULATE, Limits, RunState
 from profiler.jobs.targets import CPU
 from profiler.optimizations.registry import families
 from profiler.planner.comparison import Compared, Comparison, name_of, parse_toggles
+from profiler.recording import Provenance
 from profiler.spec import Job
 from profiler.units import exact_bytes, format_bytes, format_duration_us, parse_bytes, parse_share
 
 _POLL_SECONDS = 0.1
 _ENGINES = {"measured": CAPTURE, "simulated": SIMULATE}
+_PROVENANCE = {CAPTURE: Provenance.MEASURED, SIMULATE: Provenance.SIMULATED}
 
 
 def add(commands: Commands) -> None:
@@ -35,8 +37,10 @@ def add(commands: Commands) -> None:
     command.add_argument("--device", default=CPU, help="where to measure: cpu, cuda or cuda:N (default cpu)")
     command.add_argument("--gpu", metavar="NAME", help="the GPU to simulate, such as rtx-4090; cpu for this machine's CPU")
     command.add_argument("--sweep", metavar="FAMILY", help=f"try every toggle of a family alone: {', '.join(f.name for f in families())}")
-    command.add_argument("--budget", metavar="SIZE", help="exit 4 if the run with all toggles needs more, such as 24GiB")
-    command.add_argument("--baseline", type=Path, metavar="FILE", help="a recording: exit 4 if the run with all toggles needs more than it")
+    command.add_argument(
+        "--budget", metavar="SIZE", help="exit 4 if the run with all toggles, or one of a sweep, needs more, such as 24GiB"
+    )
+    command.add_argument("--baseline", type=Path, metavar="FILE", help="a recording: exit 4 if the same needs more than it")
     command.add_argument("--tolerance", default="0%", metavar="SHARE", help="how much more than --baseline is allowed (default 0%%)")
     command.add_argument("--report", type=Path, metavar="FILE", help="also write one HTML file that opens without a network")
     command.add_argument("--time-limit", type=float, default=Limits().seconds, metavar="SECONDS", help="of each run")
@@ -75,17 +79,17 @@ def _comparison(options: argparse.Namespace) -> tuple[Comparison, str]:
     options.steps = options.steps or (1 if engine == SIMULATE else 5)
     baseline, _ = read_job(options, device)
     if options.sweep is None:
-        return Comparison(baseline=baseline, toggles=toggles), engine
+        return Comparison(baseline=baseline, toggles=toggles, engine=_PROVENANCE[engine]), engine
     if toggles:
         raise SpecError("--sweep tries every toggle of a family, and --toggle names some. Leave one out.")
-    return _sweep(baseline, options.sweep), engine
+    return _sweep(baseline, options.sweep, _PROVENANCE[engine]), engine
 
 
-def _sweep(baseline: Job, name: str) -> Comparison:
+def _sweep(baseline: Job, name: str, engine: Provenance) -> Comparison:
     family = next((family for family in families() if family.name == name), None)
     if family is None:
         raise SpecError(f"There is no family {name!r}. Use one of {', '.join(family.name for family in families())}.")
-    return Comparison.of_family(baseline, family)
+    return Comparison.of_family(baseline, family, engine)
 
 
 def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
@@ -129,27 +133,33 @@ def _write_report(path: Path, compared: Compared, budget_bytes: int | None) -> N
 
 
 def _exceeded(compared: Compared, limits: dict[str, int]) -> list[str]:
-    """Return what to say of each limit that the run with all toggles is above."""
-    footprint = compared.footprints[compared.comparison.asked]
+    """Return what to say of each limit that the run with all toggles is above, or a run of a sweep."""
+    comparison = compared.comparison
+    judged = [comparison.asked] if comparison.together else list(compared.footprints)
     found = []
     for name, limit in limits.items():
-        needed = footprint.peak_bytes if name == "baseline" else footprint.reserved_bytes or footprint.peak_bytes
-        if needed > limit:
-            over = format_bytes(needed - limit)
-            found.append(f"{exact_bytes(needed)} are needed, {over} more than the {name} allows ({exact_bytes(limit)}).")
+        for switched in judged:
+            footprint = compared.footprints[switched]
+            needed = footprint.peak_bytes if name == "baseline" else footprint.reserved_bytes or footprint.peak_bytes
+            if needed > limit:
+                over = f"{format_bytes(needed - limit)} more than the {name} allows ({exact_bytes(limit)})"
+                found.append(f"{exact_bytes(needed)} are needed with {name_of(switched)}, {over}.")
     return found
 
 
 def _print(compared: Compared) -> None:
     rows = compared.to_json()["runs"]
-    print(f"{'Run':<52} {'Peak allocated':>14} {'Phase':>10} {'Step time':>11} {'Loss':>9}")
+    print(f"{'Run':<52} {'Peak allocated':>14} {'Phase':>10} {'Step time':>12} {'Loss':>12}")
     for row in rows:
         seconds = row["cpu_seconds"] if row["cpu_seconds"] is not None else row["estimated_step_seconds"]
         time_text = "not measured" if seconds is None else format_duration_us(seconds * 1e6)
-        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        loss = "not measured" if row["loss"] is None else f"{row['loss']:.4f}"
         name = " + ".join(row["toggles"]) or "baseline"
-        print(f"{name:<52} {format_bytes(row['peak_allocated_bytes']):>14} {row['peak_at']['phase']:>10} {time_text:>11} {loss:>9}")
-    print("Step time is processor time of this machine" if any(row["cpu_seconds"] for row in rows) else "Step time is estimated")
+        print(f"{name:<52} {format_bytes(row['peak_allocated_bytes']):>14} {row['peak_at']['phase']:>10} {time_text:>12} {loss:>12}")
+    if any(row["cpu_seconds"] for row in rows):
+        print("Step time is processor time of this machine")
+    elif any(row["estimated_step_seconds"] for row in rows):
+        print("Step time is estimated")
     for saving in compared.savings:
         print(f"{saving.toggle:<52} {format_bytes(-saving.saved_bytes, signed=True):>14}")
     for sentences in compared.explanations().values():

@@ -308,9 +308,10 @@ class JobManager:
             raise JobFailed(f"{len(self._queue)} runs wait already, as many as are allowed. Wait until one ends, or cancel one.")
 
     def _same_run(self, key: str) -> RunFolder | None:
-        """Return the run that waits or runs here under this key, unless it is being cancelled."""
+        """Return the run that waits or runs here under this key, unless it is being cancelled or has just ended."""
         here = [*self._queue, *(watch.folder for watch in self._watches.values())]
-        return next((folder for folder in here if folder.order().key == key and not folder.cancel_asked), None)
+        same = (folder for folder in here if folder.order().key == key and not folder.cancel_asked)
+        return next((folder for folder in same if not folder.standing().state.final), None)
 
     def _standing(self, state: RunState) -> Standing:
         return Standing(state=state, manager=self._name, manager_pid=self._me.pid, manager_created=self._me.create_time())

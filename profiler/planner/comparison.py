@@ -17,7 +17,8 @@ from profiler.analysis.footprint import Footprint
 from profiler.analysis.savings import Interaction, Saving, dominated, interactions, waterfall
 from profiler.errors import SpecError
 from profiler.optimizations.base import Family
-from profiler.optimizations.registry import families, optimization, switch_on, validate
+from profiler.optimizations.registry import families, lacks_engine, optimization, switch_on, validate
+from profiler.recording import Provenance
 from profiler.spec import Job, Toggle
 
 BASELINE = "baseline"
@@ -40,6 +41,8 @@ class Comparison:
     """In the order of the waterfall."""
     together: bool = True
     """Whether they can be on at once; else each is only tried alone, as the members of a family are."""
+    engine: Provenance | None = None
+    """What runs them; jobs that it cannot run are refused. None leaves it open."""
 
     def __post_init__(self) -> None:
         if len(self.toggles) > MAX_TOGGLES:
@@ -49,11 +52,10 @@ class Comparison:
             raise SpecError(f"{twice} is named twice. Name each toggle once.")
 
     @classmethod
-    def of_family(cls, baseline: Job, family: Family) -> Self:
-        """Return the comparison of all optimizations of a family that this job can have, with their default options."""
-        members = (Toggle(item.name) for item in families()[family])
-        possible = [toggle for toggle in members if _refusal(baseline, (toggle,)) is None]
-        return cls(baseline=baseline, toggles=tuple(possible[:MAX_TOGGLES]), together=False)
+    def of_family(cls, baseline: Job, family: Family, engine: Provenance | None = None) -> Self:
+        """Return the comparison of all optimizations of a family, by their default options; `refusals` says which this job cannot have."""
+        members = tuple(Toggle(item.name) for item in families()[family])
+        return cls(baseline=baseline, toggles=members[:MAX_TOGGLES], together=False, engine=engine)
 
     @property
     def asked(self) -> Switched:
@@ -85,14 +87,23 @@ class Comparison:
         """Return the job of the baseline with some of the toggles.
 
         Raises:
-            SpecError: it is not possible.
+            SpecError: it is not possible, or not for the engine.
         """
-        return switch_on(self.baseline, switched) if switched else validate(self.baseline)
+        job = switch_on(self.baseline, switched) if switched else validate(self.baseline)
+        reason = None if self.engine is None else lacks_engine(job, self.engine)
+        if reason is not None:
+            raise SpecError(reason)
+        return job
 
     def refusals(self) -> dict[Switched, str]:
         """Return why runs are left out."""
-        found = ((switched, _refusal(self.baseline, switched)) for switched in self._optional())
-        return {switched: reason for switched, reason in found if reason is not None}
+        found = {}
+        for switched in self._optional():
+            try:
+                self.job(switched)
+            except SpecError as error:
+                found[switched] = str(error)
+        return found
 
     def _optional(self) -> list[Switched]:
         alone: list[Switched] = [(toggle,) for toggle in self.toggles]
@@ -197,14 +208,6 @@ def parse_toggles(texts: Iterable[str]) -> tuple[Toggle, ...]:
     """
     toggles = (Toggle.parse(text) for text in texts)
     return tuple(replace(toggle, name=optimization(toggle.name).name) for toggle in toggles)
-
-
-def _refusal(baseline: Job, switched: Switched) -> str | None:
-    try:
-        switch_on(baseline, switched)
-    except SpecError as error:
-        return str(error)
-    return None
 
 
 def _point(footprint: Footprint) -> tuple[float | None, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from profiler.analysis.explanations import explain_saving
 from profiler.analysis.footprint import Footprint, Level
 from profiler.analysis.savings import Saving
@@ -68,6 +70,11 @@ def test_a_toggle_that_changes_nothing_says_why() -> None:
     phases = {phase: {category: size / GIB for category, size in level.categories.items()} for phase, level in BASELINE.phases.items()}
     text = said(run(phases, notes=("0 layers changed: there is no linear layer.",)))
     assert text.endswith("No phase of the step needs more or less than before. 0 layers changed: there is no linear layer.")
+
+
+def test_a_toggle_that_is_on_already_says_so() -> None:
+    same = replace(BASELINE, recording_id="0123")
+    assert said(same, same) == "checkpointing changed nothing: the run without it is set so already."
 
 
 def test_a_toggle_that_costs_memory_says_what_it_costs() -> None:

@@ -45,6 +45,27 @@ def test_a_simulated_comparison_adds_up_and_has_no_loss(run: Run, home: Path) ->
     assert run(*TINY, "--gpu", "rtx-4090", "--baseline", str(together.path), "--tolerance", "0%").code == 0
 
 
+def test_a_sweep_is_judged_run_by_run_and_says_what_it_left_out(run: Run, home: Path) -> None:
+    sweep = ("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--gpu", "rtx-4090", "--sweep", "activations")
+    rows = run(*sweep, "--json").json["runs"]
+    reserved = {" + ".join(row["toggles"]): row["peak_reserved_bytes"] for row in rows}
+    limit = max(reserved.values()) - 1
+
+    above = run(*sweep, "--budget", str(limit))
+
+    assert above.code == 4
+    for name, needed in reserved.items():
+        assert (f"are needed with {name or 'baseline'}," in above.err) == (needed > limit)
+    assert "not measured" in above.out
+    assert "Step time is estimated" in above.out
+    parallel = run("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--steps", "1", "--sweep", "parallelism")
+    assert parallel.code == 0, parallel.err
+    assert "Not run, ddp: ddp can only be simulated" in parallel.out
+    refused = run(*TINY[:-2], "--toggle", "ddp:ranks=2", "--engine", "measured")
+    assert refused.code == 2
+    assert "ddp can only be simulated" in refused.err
+
+
 def test_a_measured_comparison_has_times_and_losses(run: Run, home: Path) -> None:
     data: Any = run(*TINY[:-2], "--engine", "measured", "--steps", "2", "--json").json
     baseline, together = data["runs"]

@@ -13,10 +13,13 @@ import psutil
 import pytest
 
 from profiler.errors import JobFailed, SpecError, StorageError
+from profiler.jobs import manager as manager_module
 from profiler.jobs import process as process_module
 from profiler.jobs import watch as watch_module
+from profiler.jobs.folder import RunFolder
 from profiler.jobs.manager import JobManager
-from profiler.jobs.run import Limits, RunState, RunStatus
+from profiler.jobs.run import Ending, Limits, RunState, RunStatus
+from profiler.jobs.settle import settle
 from profiler.spec import Job, Model, Workload
 from profiler.storage import read_recording
 from tests.conftest import ROOT
@@ -116,6 +119,21 @@ def test_a_job_that_runs_already_is_joined_unless_it_is_being_cancelled(manager:
     assert manager.submit(job("sleep")).run_id == run.run_id
     manager.cancel(run.run_id)
     assert manager.submit(job("sleep")).run_id != run.run_id
+
+
+def test_a_run_that_has_just_ended_is_not_joined(manager: JobManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[str] = []
+
+    def settle_and_ask(folder: RunFolder, ending: Ending) -> None:
+        settle(folder, ending)
+        if not again:  # its end is known to all, and the manager watches it still
+            again.append(manager.submit(job("crash")).run_id)
+
+    monkeypatch.setattr(manager_module, "_settle_if_readable", settle_and_ask)
+    first = ended(manager, manager.submit(job("crash")))
+
+    wait_until(manager, first, lambda _: again)
+    assert again != [first.run_id]
 
 
 def test_while_it_runs_its_phase_step_and_memory_are_seen_from_any_manager(manager: JobManager, make_manager: MakeManager) -> None:

@@ -8,7 +8,8 @@ from profiler.errors import SpecError
 from profiler.optimizations.base import Family
 from profiler.optimizations.optimizers import OPTIMIZER
 from profiler.optimizations.registry import families, validate
-from profiler.planner.comparison import MAX_TOGGLES, Comparison, parse_toggles
+from profiler.planner.comparison import MAX_TOGGLES, Comparison, name_of, parse_toggles
+from profiler.recording import Provenance
 from profiler.spec import Job, Model, Toggle, Workload
 
 BASELINE = Job(model=Model(name="tiny-llama"), workload=Workload(batch=2, seq=32))
@@ -58,7 +59,20 @@ def test_a_family_is_swept_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("family", families(), ids=lambda family: family.name)
-def test_every_family_can_be_swept_or_has_nothing_for_this_model(family: Family) -> None:
+def test_every_member_of_a_family_is_tried_or_refused_with_a_reason(family: Family) -> None:
     sweep = Comparison.of_family(BASELINE, family)
     assert next(iter(sweep.jobs())) == ()
-    assert not sweep.refusals()
+    assert {(toggle,) for toggle in sweep.toggles} == (sweep.jobs().keys() | sweep.refusals().keys()) - {()}
+    assert not sweep.jobs().keys() & sweep.refusals().keys()
+    assert all(reason.endswith(".") for reason in sweep.refusals().values())
+
+
+def test_what_the_engine_cannot_run_is_refused_before_a_run() -> None:
+    ddp = parse_toggles(["ddp:ranks=2"])
+    with pytest.raises(SpecError, match="ddp can only be simulated"):
+        Comparison(baseline=BASELINE, toggles=ddp, engine=Provenance.MEASURED).jobs()
+    assert Comparison(baseline=BASELINE, toggles=ddp, engine=Provenance.SIMULATED).jobs()
+    (family,) = (family for family in families() if family.name == "parallelism")
+    sweep = Comparison.of_family(BASELINE, family, Provenance.MEASURED)
+    assert list(sweep.jobs()) == [()]
+    assert {name_of(switched) for switched in sweep.refusals()} == {"ddp", "zero1", "fsdp2"}
