@@ -13,7 +13,6 @@ from profiler.analysis.blocks import Lane
 from profiler.analysis.reserved import ReservedSeries
 from profiler.analysis.timeline import Axis, Timeline
 from profiler.figures.reserved import reserved_figure
-from profiler.recording import HOST
 from profiler.units import format_bytes
 
 _AXES: dict[Axis, str] = {"event": "Events", "time": "Time"}
@@ -29,7 +28,8 @@ def side_by_side(recording_id: str, lane: Lane | None, choice: Choice, timeline:
         with column:
             st.markdown(_head(series))
             _draw(series, place, axis, choice, recorded if place == 0 else None, top, instant_of(timeline, both[-1]))
-    st.caption(" ".join(_caption(timeline, both, recorded, choice)))
+    limits = replays.limits(recording_id, lane, on_a_card=choice.capacity_bytes is not None)
+    st.caption(" ".join([*_caption(timeline, both, choice), *limits]))
 
 
 def simulated(recording_id: str, lane: Lane | None, setting: str, choice: Choice) -> ReservedSeries:
@@ -83,8 +83,8 @@ def _head(series: ReservedSeries) -> str:
     return f"**{name}**: peak reserved {format_bytes(series.peak_bytes)}, {100 * external:.1f} % of it fragmented or cached"
 
 
-def _caption(timeline: Timeline, both: list[ReservedSeries], recorded: ReservedSeries | None, choice: Choice) -> list[str]:
-    """Return what was simulated from what, what was reduced, and what cannot be exact."""
+def _caption(timeline: Timeline, both: list[ReservedSeries], choice: Choice) -> list[str]:
+    """Return what was simulated from what, and what was reduced."""
     metadata = timeline.metadata
     version = "{}.{}".format(*choice.torch_version)
     num_points = max(series.num_points for series in both)
@@ -94,13 +94,4 @@ def _caption(timeline: Timeline, both: list[ReservedSeries], recorded: ReservedS
     ]
     if num_points > max(len(series.pick_rows()) for series in both):
         said.append(f"Drawn are {len(both[0].pick_rows()):,} of {num_points:,} steps, peaks exact.")
-    if recorded is not None:
-        said.append("Simulated runs start with the live blocks alone; what was cached before the recording began is not in them.")
-    if timeline.lane.device == HOST:
-        said.append(
-            "What a GPU would ask for beside it is not in a CPU recording: cuBLAS workspaces (8.1 MiB each, 32 MiB from Hopper on) and "
-            "temporaries of its kernels."
-        )
-    if choice.capacity_bytes is not None:
-        said.append("Out of memory is told to about 35 MiB of capacity: what the context, NCCL and the driver take varies.")
     return said

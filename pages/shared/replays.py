@@ -12,6 +12,7 @@ from profiler.allocator.recorded import recorded_config
 from profiler.analysis import reserved, segment_map
 from profiler.analysis.allocator_settings import DEFAULT, label_of, text_of
 from profiler.analysis.blocks import Lane
+from profiler.analysis.limits import limits_of_replay
 from profiler.analysis.recorded_failure import RecordedFailure
 from profiler.analysis.replays import Explained, Question, Replays, Topic, Tried
 from profiler.analysis.reserved import ReservedSeries
@@ -43,6 +44,20 @@ def in_force(recording_id: str, lane: Lane | None) -> tuple[str, Version]:
 def recorded(recording_id: str, lane: Lane | None) -> ReservedSeries | None:
     """Return what was reserved as the recording says it; None where it does not."""
     return reserved.recorded_reserved(session.recording(recording_id), session.timeline(recording_id, lane))
+
+
+@st.cache_resource(max_entries=_MANY, show_spinner=False)
+def limits(recording_id: str, lane: Lane | None, *, on_a_card: bool) -> list[str]:
+    """Return what cannot be exact about other settings or another card for a recording."""
+    recording, own_lane = session.recording(recording_id), session.timeline(recording_id, lane).lane
+    return limits_of_replay(
+        recording,
+        own_lane,
+        reserved.lane_trace(recording, own_lane),
+        knows_segments=recorded(recording_id, lane) is not None,
+        as_recorded=False,
+        on_a_card=on_a_card,
+    )
 
 
 @st.cache_resource(max_entries=_FEW, show_spinner=False)

@@ -11,12 +11,13 @@ from profiler.allocator.config import NEWEST, AllocatorConfig
 from profiler.allocator.driver import Driver
 from profiler.allocator.options import bare_text
 from profiler.allocator.out_of_memory import Explanation, explain_out_of_memory
-from profiler.allocator.recorded import Recorded, recorded
+from profiler.allocator.recorded import recorded
 from profiler.allocator.replay import replay
 from profiler.allocator.trace import Trace
 from profiler.allocator.what_if import Trial
 from profiler.analysis.blocks import Lane
 from profiler.analysis.instants import failure_facts
+from profiler.analysis.limits import limits_of_replay
 from profiler.analysis.recorded_failure import RecordedFailure, explain_recorded_failure
 from profiler.analysis.replays import CountedTrace, Topic
 from profiler.analysis.timeline import Timeline
@@ -79,7 +80,10 @@ def _run(options: argparse.Namespace) -> int:
             out_of_memory = _recorded_failure(explain_recorded_failure(recording, timeline, tried))
         elif trial.oom:
             out_of_memory = _failure(recording, timeline, tried(trace), trial)
-    result = _result(recording, lane, trial, out_of_memory, _notes(found, as_recorded))
+    notes = limits_of_replay(
+        recording, lane, trace, knows_segments=found.knows_segments, as_recorded=as_recorded, on_a_card=capacity_bytes is not None
+    )
+    result = _result(recording, lane, trial, out_of_memory, notes)
     print_json(result) if options.json else _print(result)
     return DONE
 
@@ -148,15 +152,6 @@ def _helps(why: Explanation) -> dict[str, Any]:
         "unusable": [{"why": share.why.value, "bytes": share.bytes, "num_blocks": share.num_blocks} for share in why.unusable],
         "remedies": [{"alloc_conf": tried.name, "peak_reserved_bytes": tried.peak_reserved_bytes} for tried in why.remedies],
     }
-
-
-def _notes(found: Recorded, as_recorded: bool) -> list[str]:
-    notes = []
-    if not found.knows_segments:
-        notes.append("The recording does not say what was reserved: its requests were replayed as if a GPU had served them.")
-    elif not as_recorded and found.start:
-        notes.append("What was cached before the recording began is left out; its live blocks are allocated first.")
-    return notes
 
 
 def _result(recording: Recording, lane: Lane, trial: Trial, oom: dict[str, Any] | None, notes: list[str]) -> dict[str, Any]:

@@ -215,7 +215,16 @@ def test_host_memory_is_replayed_as_if_a_gpu_served_it_and_says_so(run: Run, her
     assert result["lane"] == "Host"
     assert result["peak_requested_bytes"] == 2_000
     assert result["peak_reserved_bytes"] == 2 * MIB
-    assert "does not say what was reserved" in result["notes"][0]
+    assert "cuBLAS workspaces" in result["notes"][0]
+    assert "does not say what was reserved" in result["notes"][1]
+
+
+def test_how_exactly_a_card_is_known_is_a_note(run: Run, recorded_training: Path) -> None:
+    said = "Out of memory is told to about 35 MiB of capacity"
+
+    assert [note[: len(said)] for note in run("replay", recorded_training, "--capacity", "24MiB", "--json").json["notes"]] == [said]
+    assert f"Note: {said}" in run("replay", recorded_training, "--capacity", "24MiB").out
+    assert run("replay", recorded_training, "--json").json["notes"] == []
 
 
 @pytest.mark.parametrize(
