@@ -35,7 +35,7 @@ ALL_LINEAR = "all-linear"
 
 QUERY_VALUE = "query-value"
 """Attention's projections of queries and values, which the paper adapts; where one layer makes keys too, that one."""
-_QUERY_VALUE_LAYERS = ("q_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "query", "value", "q_lin", "v_lin", "q", "v")
+QUERY_VALUE_LAYERS = ("q_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "query", "value", "q_lin", "v_lin", "q", "v")
 
 RANK = Parameter(name="rank", kind=ParameterKind.INTEGER, default=16, low=1, high=4096, help="Columns of the two small matrices.")
 ALPHA = Parameter(
@@ -202,7 +202,7 @@ def _targets(model: nn.Module, options: Mapping[str, Value]) -> str | list[str]:
     if options["targets"] == ALL_LINEAR:
         return ALL_LINEAR
     found = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    wanted = _QUERY_VALUE_LAYERS if options["targets"] == QUERY_VALUE else ATTENTION_LAYERS
+    wanted = QUERY_VALUE_LAYERS if options["targets"] == QUERY_VALUE else ATTENTION_LAYERS
     return [name for name in wanted if name in found]
 
 

@@ -74,6 +74,7 @@ def test_a_toggle_in_the_script_needs_what_it_needs_in_the_run(name: str, tmp_pa
     [
         job("amp", "checkpointing:every=2", "lora:rank=4,targets=all-linear", micro_batches=2),
         job("bfloat16", "sgd:momentum=0.9", zero_grad="before_backward", micro_batches=2, set_to_none=False),
+        job("lora:targets=query-value"),
         job("eager", zero_grad="before_forward", model="tiny-bert"),
         job(model="tiny-t5"),
         job(model="tiny-t5", kind="decode", new_tokens=2),

@@ -32,7 +32,7 @@ def test_deepspeed_is_told_batch_optimizer_and_what_waits_on_the_host() -> None:
         "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": True}},
         "optimizer": {"type": "AdamW", "params": {"lr": 0.001, "weight_decay": 0.01}},
     }
-    assert [sentence.partition(":")[0] for sentence in program.missing] == ["checkpointing"]
+    assert [sentence.partition(":")[0] for sentence in program.missing] == ["model", "checkpointing"]
 
 
 def test_torchtitan_is_told_checkpointing_and_dtype() -> None:
@@ -40,7 +40,7 @@ def test_torchtitan_is_told_checkpointing_and_dtype() -> None:
     said = tomllib.loads(program.text)
     assert said["training"] == {"seq_len": 32, "steps": 3, "local_batch_size": 2, "global_batch_size": 4, "dtype": "bfloat16"}
     assert said["activation_checkpoint"] == {"mode": "selective", "selective_ac_option": "2"}
-    assert [sentence.partition(":")[0] for sentence in program.missing] == ["sgd"]
+    assert [sentence.partition(":")[0] for sentence in program.missing] == ["model", "sgd"]
 
 
 def test_what_the_trainer_is_told_reads_back_as_the_same_job() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from profiler.optimizations.base import Optimization, Value
 from profiler.optimizations.registry import REGISTRY, validate
-from profiler.spec import Job
+from profiler.spec import Job, Workload, ZeroGrad
 
 _KEPT_WHERE_NOTHING_CHANGES = ("tied-embeddings", "grouped-query", "packing")
 """What a job says by its model or batch: where one of them is still a toggle, the job was so before."""
@@ -45,6 +45,40 @@ def is_said_by_job(item: Optimization) -> bool:
     return type(item).rewrite is not Optimization.rewrite
 
 
-def not_said(name: str, tool: str) -> str:
-    """Return the sentence for an optimization that a tool has no setting for."""
-    return f"{name}: {tool} has no setting for it that is known here. The PyTorch script may have it."
+Said = dict[str, frozenset[str]]
+"""The options that a text says, by the optimization that it says."""
+ALL = frozenset(("*",))
+"""All options of an optimization."""
+
+
+def not_said(toggles: Mapping[str, Mapping[str, Value]], said: Said, tool: str) -> list[str]:
+    """Return a sentence for each optimization that a text does not say, and for each of its options that is not the default one."""
+    return [sentence for name, options in toggles.items() for sentence in _not_said(name, options, said.get(name), tool)]
+
+
+def _not_said(name: str, options: Mapping[str, Value], said: frozenset[str] | None, tool: str) -> list[str]:
+    if said is None:
+        return [f"{name}: {tool} has no setting for it that is known here. The PyTorch script may have it."]
+    unsaid = [item for item in REGISTRY[name].parameters if said != ALL and item.name not in said and options[item.name] != item.default]
+    return [f"{name}:{item.name}={item.write(options[item.name])}: {tool} decides this itself." for item in unsaid]
+
+
+def zero_grad_not_said(workload: Workload, tool: str, *places: ZeroGrad) -> list[str]:
+    """Return the sentence for gradients that the job drops at another place than the tool, or keeps.
+
+    Args:
+        workload: of the job.
+        tool: its name.
+        places: where it drops them, and others with the same peak.
+    """
+    if workload.set_to_none and workload.zero_grad in places:
+        return []
+    return [f"zero_grad: {tool} drops gradients {str(places[0]).replace('_', ' ')}, and never fills them with zeros."]
+
+
+def commented(text: str, missing: Sequence[str]) -> str:
+    """Return a program that begins with what it does not say, as comments of Python and of TOML; nothing where there is no program."""
+    if not text:
+        return ""
+    lines = ["".join(letter if letter.isprintable() else " " for letter in f"# Not said: {sentence}") for sentence in missing]
+    return "\n".join([*lines, text])

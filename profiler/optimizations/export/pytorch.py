@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from profiler.models.catalogue import config_of, facts_of
 from profiler.models.config import Head, structure_of
 from profiler.optimizations.attention import Attention
-from profiler.optimizations.export.program import Program, switched_on
+from profiler.optimizations.export.program import Program, commented, switched_on
 from profiler.optimizations.export.pytorch_toggles import MISSING, WRITERS, Draft, Options, arguments
 from profiler.optimizations.optimizers import TorchOptimizer
 from profiler.optimizations.registry import REGISTRY, validate
@@ -42,7 +42,7 @@ def pytorch_program(job: Job) -> Program:
     if not draft.optimizer and job.workload.kind is WorkloadKind.TRAIN:  # what is missing is an optimizer, and says so
         _write(draft, "adamw", REGISTRY["adamw"].read_options({}))
     text = "" if head not in _MODEL_CLASSES else "\n".join(_lines(draft)) + "\n"
-    return Program(tool="PyTorch", filename="run.py", language="python", text=text, missing=tuple(missing))
+    return Program(tool="PyTorch", filename="run.py", language="python", text=commented(text, missing), missing=tuple(missing))
 
 
 def _write(draft: Draft, name: str, options: Options) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from profiler.optimizations.adapters import ATTENTION_LAYERS
+from profiler.optimizations.adapters import ALL_LINEAR, ATTENTION_LAYERS, QUERY_VALUE, QUERY_VALUE_LAYERS
 from profiler.optimizations.base import Value
 from profiler.spec import Job, WorkloadKind
 
@@ -84,9 +84,10 @@ def _freeze(draft: Draft, options: Options) -> None:
 
 
 def _targets(draft: Draft, targets: str) -> str:
-    if targets == "all-linear":
-        return '"all-linear"'
-    draft.changes.append(f"attention = {ATTENTION_LAYERS!r}")
+    if targets == ALL_LINEAR:
+        return f'"{ALL_LINEAR}"'
+    wanted = QUERY_VALUE_LAYERS if targets == QUERY_VALUE else ATTENTION_LAYERS
+    draft.changes.append(f"attention = {wanted!r}")
     draft.changes.append('names = {name.rpartition(".")[2] for name, _ in model.named_modules()}')
     return "[name for name in attention if name in names]"
 

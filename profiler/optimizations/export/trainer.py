@@ -11,7 +11,7 @@ from typing import Any
 from profiler.models.catalogue import facts_of
 from profiler.models.config import Head
 from profiler.optimizations.base import Value
-from profiler.optimizations.export.program import Program, not_said, switched_on
+from profiler.optimizations.export.program import ALL, Program, Said, commented, not_said, switched_on, zero_grad_not_said
 from profiler.optimizations.export.pytorch import model_lines
 from profiler.optimizations.registry import validate
 from profiler.spec import Job, WorkloadKind, ZeroGrad
@@ -26,6 +26,7 @@ _OTHER_CLASS = {
 _OTHERWISE = (
     "The Trainer lets the logits go before backward, which this job keeps: where the peak is in backward, it needs less by them.",
     "The Trainer updates matrices first and vectors after them: temporaries of the optimizer's step meet in another order.",
+    "TRL: its SFTConfig takes these arguments too, and has packing and activation_offloading beside them.",
 )
 _IN_THE_MODEL = ("float32", "bfloat16", "float16", "sdpa", "eager", "lora", "ia3", "freeze")
 """What the model's own lines say."""
@@ -56,7 +57,7 @@ def trainer_program(job: Job) -> Program:
     ]
     if head is Head.MASKED_LM:
         missing.append("The labels of masked language modelling are made by DataCollatorForLanguageModeling, which needs your tokenizer.")
-    return Program(tool=_TOOL, filename=name, language="python", text="\n".join(lines) + "\n", missing=tuple(missing))
+    return Program(tool=_TOOL, filename=name, language="python", text=commented("\n".join(lines) + "\n", missing), missing=tuple(missing))
 
 
 def _arguments(job: Job) -> tuple[dict[str, Any], list[str]]:
@@ -75,17 +76,15 @@ def _arguments(job: Job) -> tuple[dict[str, Any], list[str]]:
         "dataloader_pin_memory": False,
         "seed": workload.seed,
     }
-    missing = []
-    for name, options in switched_on(job).items():
+    toggles, options_said = switched_on(job), Said(dict.fromkeys(_IN_THE_MODEL, ALL))
+    for name, options in toggles.items():
         found = _said(name, options)
-        if name in _OTHER_CLASS:
-            missing.append(f"{name}: {_OTHER_CLASS[name]}")
         if found is not None:
             said |= found
-        elif name not in _IN_THE_MODEL:
-            missing.append(not_said(name, _TOOL))
-    if workload.zero_grad is not ZeroGrad.AFTER_STEP or not workload.set_to_none:
-        missing.append("zero_grad: the Trainer drops gradients after the step.")
+            options_said[name] = _options_said(name, options)
+    missing = [f"{name}: {_OTHER_CLASS[name]}" for name in toggles if name in _OTHER_CLASS]
+    missing += not_said(toggles, options_said, _TOOL)
+    missing += zero_grad_not_said(workload, "the Trainer", ZeroGrad.AFTER_STEP)
     return said, missing
 
 
@@ -101,8 +100,15 @@ def _said(name: str, options: Mapping[str, Value]) -> dict[str, Any] | None:
         fused = "_fused" if name == "adamw" and options["implementation"] == "fused" else ""
         said: dict[str, Any] = {"optim": _OPTIMIZERS[name] + fused, "weight_decay": options.get("weight_decay", 0.0)}
         said |= {"learning_rate": options["lr"]} if "lr" in options else {}
-        return said | ({"optim_args": f"momentum={options['momentum']}"} if options.get("momentum") else {})
+        further = [f"{key}={options[key]}" for key in ("momentum", "centered") if options.get(key)]
+        return said | ({"optim_args": ",".join(further)} if further else {})
     return None
+
+
+def _options_said(name: str, options: Mapping[str, Value]) -> frozenset[str]:
+    """Return the options that `_said` says: all, but how an optimizer is implemented, where that is not AdamW's fused kernel."""
+    is_fused = name == "adamw" and options["implementation"] == "fused"
+    return frozenset(options) if is_fused else frozenset(options) - {"implementation"}
 
 
 def _checkpointing(options: Mapping[str, Value]) -> dict[str, Any]:
