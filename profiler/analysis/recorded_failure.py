@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from profiler.allocator.driver import Driver
 from profiler.allocator.out_of_memory import Explanation, explain_out_of_memory
 from profiler.allocator.recorded import Recorded, recorded
-from profiler.allocator.recorded_ooms import recorded_ooms
+from profiler.allocator.recorded_ooms import free_bytes_at_ooms
 from profiler.allocator.replay import Replay, replay
 from profiler.allocator.trace import Kind, Trace
-from profiler.analysis.blocks import Lane
+from profiler.analysis.columns import read_numbers
 from profiler.analysis.instants import recorded_out_of_memory
 from profiler.analysis.segment_rows import lane_segments, signed_bytes
 from profiler.analysis.timeline import Timeline
@@ -74,11 +74,12 @@ def explain_recorded_failure(
     facts = recorded_out_of_memory(recording, timeline)
     if facts is None:
         return None
-    lane, requested_bytes = timeline.lane, facts["requested_bytes"]
+    lane = timeline.lane
     segments = lane_segments(recording, lane)
     failed = np.flatnonzero(pc.equal(segments["action"].cast(pa.string()), "oom").to_numpy(zero_copy_only=False))
     reserved_bytes = int(signed_bytes(segments)[: failed[-1]].sum())
-    device_free_bytes = _device_free(recording, lane, requested_bytes)
+    requested = read_numbers(segments["bytes"])[failed].tolist()
+    device_free_bytes = max(free_bytes_at_ooms(recording.metadata, lane.device, lane.rank, requested)[-1], 0)
     found = recorded(recording, lane.device, lane.rank)
     explanation, caveat = _explained(found, reserved_bytes, reserved_bytes + device_free_bytes, told)
     return RecordedFailure(
@@ -89,11 +90,6 @@ def explain_recorded_failure(
         explanation=explanation,
         caveat=caveat,
     )
-
-
-def _device_free(recording: Recording, lane: Lane, requested_bytes: int) -> int:
-    mine = [oom for oom in recorded_ooms(recording.metadata) if oom.device == lane.device and oom.requested_bytes == requested_bytes]
-    return max(mine[-1].device_free_bytes, 0) if mine else 0
 
 
 def _explained(found: Recorded, reserved_bytes: int, capacity_bytes: int, told: Callable[[Trace], Trace]) -> tuple[Explanation | None, str]:
