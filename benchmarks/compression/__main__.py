@@ -3,7 +3,8 @@
     python -m benchmarks.compression [--model NAME] [--seeds N] [--workers N] [--kept] [--json] [--markdown FILE]
 
 Each experiment runs in a process of its own on one thread; results are kept in the run store, so a benchmark can go on. Bytes, and the
-losses of techniques that train nothing, do not depend on the seed. Times are processor seconds beside the untouched model's, in turns.
+losses of techniques that see no training batches, do not depend on the seed. Times are processor seconds beside the untouched model's, in
+turns.
 ``--kept`` measures nothing: it takes the newest result of each experiment on the same weights, whichever version of Headroom measured it.
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from profiler.compression.base import Kind
 from profiler.compression.default_lab import default_lab
 from profiler.compression.experiment import Experiment
 
@@ -33,6 +32,6 @@ def cases(model: str) -> list[Experiment]:
 
 
 def seeds_of(experiment: Experiment, num_seeds: int) -> list[Experiment]:
-    """Return an experiment with each seed, or alone where the seed changes nothing, since nothing is trained."""
-    trained = any(item.first or item.kind is Kind.TRAINING for item in experiment.techniques)
-    return [replace(experiment, seed=seed) for seed in range(num_seeds)] if trained else [experiment]
+    """Return an experiment with each seed, or alone where the seed changes nothing."""
+    differ = any(item.depends_on_seed for item in experiment.techniques)
+    return [replace(experiment, seed=seed) for seed in range(num_seeds)] if differ else [experiment]

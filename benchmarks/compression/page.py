@@ -43,11 +43,11 @@ def page(rows: Sequence[Row], real: Sequence[Row], figures: Sequence[Figure], su
 
 
 _ABOUT = """The model is the lab's Llama of bytes: 918,656 parameters, 3.50 MiB held, loss in nats per byte on 16 KiB of held-out text.
-Shares are of the untouched model's. Where something is trained there are up to {num} seeds, with their mean and, in brackets, the lowest
-and the highest; without training every seed gives the same model. Control: the untouched model trained in the same way, or for distillation
-the student without a teacher. Times are processor seconds of a forward pass on one thread, in turns with the untouched model's; two
-experiments ran at a time on a machine that others used, so trust them to some 15 %. Resident sets are exact to some 4 MiB, which is more
-than this model has: they show packed copies, no savings. Models this small forgive: what is free here may ruin a real one."""
+Shares are of the untouched model's. Where training batches decide there are up to {num} seeds, with their mean and, in brackets, the
+lowest and the highest; without them every seed gives the same model. Control: the untouched model trained in the same way, or for
+distillation the student without a teacher. Times are processor seconds of a forward pass on one thread, in turns with the untouched
+model's; two experiments ran at a time on a machine that others used, so trust them to some 15 %. Resident sets are exact to some 4 MiB,
+which is more than this model has: they show packed copies, no savings. Models this small forgive: what is free here may ruin a real one."""
 
 _REAL = """## On a real model
 

@@ -117,7 +117,9 @@ def _controls(stages: tuple[Toggle, ...]) -> int:
     with seed:
         return int(
             st.number_input(
-                "Seed", help="Of everything random: training batches, clusters.", **session.linked_number("seed", 0, 0, MAX_SEED)
+                "Seed",
+                help="Of everything random: training batches, and what a student begins with.",
+                **session.linked_number("seed", 0, 0, MAX_SEED),
             )
         )
 

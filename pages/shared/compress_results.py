@@ -9,7 +9,6 @@ from dataclasses import replace
 import streamlit as st
 
 from pages.shared import components, compress_runs, session
-from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import MOST_KEPT_BYTES, Result
 from profiler.compression.target import Goal, Worth, known_worths, loss_gain
@@ -168,8 +167,8 @@ def _sensitivity(result: Result, experiment: Experiment) -> None:
 
 def _seeds(result: Result, experiment: Experiment) -> None:
     del result
-    if not any(item.first or item.kind is Kind.TRAINING for item in experiment.techniques):
-        st.caption("Nothing here is trained: each seed gives the same model. Times and resident sets still differ between runs.")
+    if not any(item.depends_on_seed for item in experiment.techniques):
+        st.caption("Nothing here sees training batches: each seed gives the same model. Times and resident sets still differ between runs.")
         return
     compress_runs.offer([replace(experiment, seed=seed) for seed in _SEEDS], label="Measure five seeds", key="compress_seeds")
     found = [one for one in compress_runs.results(experiment.model) if one.experiment.stages == experiment.stages]

@@ -66,6 +66,13 @@ class Technique:
     """It can be applied to one matrix alone, to see which of them bears it."""
     first: bool = False
     """It starts from a model of its own, so nothing may come before it."""
+    draws_batches: bool = False
+    """It looks at training batches without training."""
+
+    @property
+    def depends_on_seed(self) -> bool:
+        """Whether another seed gives another model: the seed decides which batches come, and what a student begins with."""
+        return self.first or self.draws_batches or self.kind is Kind.TRAINING
 
     @property
     def to_install(self) -> str | None:

@@ -31,13 +31,15 @@ def results_table(results: Sequence[Result]) -> pd.DataFrame:
 
     Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, pass_us (processor time of a forward pass of
     a batch, the median of several), pass_share, loss, loss_gain, accuracy_share, bleu where it is known, resident_bytes,
-    conversion_peak_bytes, fastest_us and slowest_us of those passes, perplexity, agreement_share.
+    conversion_peak_bytes, fastest_us and slowest_us of those passes, perplexity, agreement_share, promised (what is commonly claimed).
     """
     first = results[0] if results else None
     rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first, "baseline_")] if first else []
     for result in results:
         row = _row(name_of(result), result.size, result.quality, result)
-        rows.append(row | {"conversion_peak_bytes": result.conversion_peak_bytes, "agreement_share": result.agreement})
+        promised = " ".join(item.promise for item in result.experiment.techniques)
+        facts = {"conversion_peak_bytes": result.conversion_peak_bytes, "agreement_share": result.agreement, "promised": promised}
+        rows.append(row | facts)
     if not rows:
         return pd.DataFrame()
     table = pd.DataFrame(rows).astype({"conversion_peak_bytes": "Int64"})

@@ -21,6 +21,9 @@ from profiler.compression.result import Result, ResultStore
 from tests.compression.results import result
 from tests.conftest import ROOT
 
+_SEE_BATCHES = ("distill", "static-int8", "layer-drop")
+"""Techniques that take batches by the seed, beside those that train."""
+
 QUICK = [
     figure
     for figure in figures()
@@ -77,13 +80,13 @@ def test_what_fine_tuning_repairs_is_told_from_before_to_after() -> None:
     assert "Fine-tuning takes `prune-global` from +0.5000 to +0.1500 (+0.1000 to +0.2000)." in conclusions([cheap, before, after])
 
 
-def test_everything_in_the_default_lab_is_measured_and_only_what_is_trained_with_several_seeds() -> None:
+def test_everything_in_the_default_lab_is_measured_and_only_what_sees_training_batches_with_several_seeds() -> None:
     found = cases("lab")
 
     assert set(default_lab("lab")) <= set(found)
     for experiment in found:
-        trained = any(item.kind is Kind.TRAINING or item.name == "distill" for item in experiment.techniques)
-        assert [one.seed for one in seeds_of(experiment, 3)] == ([0, 1, 2] if trained else [0])
+        sees_batches = any(item.kind is Kind.TRAINING or item.name in _SEE_BATCHES for item in experiment.techniques)
+        assert [one.seed for one in seeds_of(experiment, 3)] == ([0, 1, 2] if sees_batches else [0])
 
 
 def test_what_was_kept_is_printed_and_written_without_measuring(

@@ -95,6 +95,7 @@ STATIC_INT8 = Technique(
     formula="the float32 model + 1 byte a quantized weight, until compiled",
     source="torchao.quantization.pt2e",
     code="quantize:static_int8",
+    draws_batches=True,
     parameters=(
         Parameter(
             name="batches", kind=ParameterKind.INTEGER, default=4, low=1, high=64, help="batches of training data that show the ranges"

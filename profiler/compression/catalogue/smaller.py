@@ -48,6 +48,7 @@ LAYER_DROP = Technique(
     formula="1 - count / layers of the parameters in blocks",
     source="Men et al. 2024: ShortGPT, arXiv:2403.03853",
     code="layer_drop:drop_layers",
+    draws_batches=True,
     parameters=(Parameter(name="count", kind=ParameterKind.INTEGER, default=1, low=1, high=64, help="blocks that go"),),
     amount="count",
 )
