@@ -346,7 +346,7 @@ def test_seeds_of_what_is_trained_are_told_with_their_spread(opened: Open, exper
     assert "Loss over 2 seeds: 1.3000 to 1.5000, mean 1.4000, standard deviation 0.1414." in texts(app)
     assert "3 experiments" in texts(app)
     keep(experiments, result("nf4", model=MODEL))
-    assert "Nothing here is trained" in texts(opened("compress", model=MODEL, stages="nf4", details="Seeds"))
+    assert "Nothing here sees training batches" in texts(opened("compress", model=MODEL, stages="nf4", details="Seeds"))
 
 
 def test_numbers_in_the_address_that_cannot_be_are_moved_to_what_can_be_or_not_taken(opened: Open) -> None:
