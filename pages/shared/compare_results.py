@@ -34,6 +34,7 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     row = [
         components.Metric(label, format_bytes(best.peak_bytes), full, note),
         *_budget(best, budget_bytes),
+        *_host(best, baseline),
         components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], _time_note(best, baseline)),
         components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"),
     ]
@@ -108,6 +109,14 @@ def _budget(best: Footprint, budget_bytes: int | None) -> list[components.Metric
     note = f"{format_bytes(abs(left))} {'to spare' if left >= 0 else 'too much'}, {kind}"
     text = f"{exact_bytes(needed)} {kind} at most, against {exact_bytes(budget_bytes)}. The CUDA context and other processes come on top."
     return [components.Metric(f"Under {format_bytes(budget_bytes)}", "Yes" if left >= 0 else "No", text, note)]
+
+
+def _host(best: Footprint, baseline: Footprint) -> list[components.Metric]:
+    """Return the second tier, where anything of a GPU's run waits on the host."""
+    if not (best.host_bytes or baseline.host_bytes):
+        return []
+    help_text = f"{exact_bytes(best.host_bytes)} at most, pinned or not, beside what is on the GPU."
+    return [components.Metric("On the host", format_bytes(best.host_bytes), help_text, f"baseline {format_bytes(baseline.host_bytes)}")]
 
 
 _TIME_HELP = {

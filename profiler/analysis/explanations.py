@@ -24,9 +24,10 @@ def explain_saving(saving: Saving) -> list[str]:
     if saving.before.recording_id is not None and saving.before.recording_id == saving.after.recording_id:
         return [f"{saving.toggle} changed nothing: the run without it is set so already."]
     if abs(saving.saved_bytes) < max(1, saving.before.peak_bytes // 10_000):
-        return [*_why_nothing(saving), *saving.after.notes]
-    sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after), _further(saving)]
-    return [sentence for sentence in (*sentences, _host(saving), *saving.after.notes) if sentence]
+        sentences = _why_nothing(saving)
+    else:
+        sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after), _further(saving), _host(saving)]
+    return [sentence for sentence in (*sentences, _loss(saving), *saving.after.notes) if sentence]
 
 
 def _saved(saving: Saving) -> str:
@@ -116,6 +117,16 @@ def _why_nothing(saving: Saving) -> list[str]:
         f"It {verb} the most that {phase_in_sentence(phase)} needs from {format_bytes(old.num_bytes)} to {format_bytes(new.num_bytes)}, "
         f"but the peak, {format_bytes(after.peak_bytes)}, is in {phase_in_sentence(after.peak.phase)}: {_held(after.peak)}.",
     ]
+
+
+def _loss(saving: Saving) -> str:
+    found = saving.after.loss_against(saving.before)
+    if found is None:
+        return ""
+    gain, is_told = found
+    if not is_told:
+        return "The loss is the same, as far as reruns tell."
+    return f"The loss of the last step is {abs(gain):.4g} {'higher' if gain > 0 else 'lower'}, more than reruns differ."
 
 
 def _held(level: Level) -> str:

@@ -104,6 +104,13 @@ class Footprint:
         """By how much the losses of equal steps differed at most when they were run again."""
         return max((abs(one - other) for one, other in zip(self.losses, self.repeated_losses, strict=False)), default=0.0)
 
+    def loss_against(self, other: Footprint) -> tuple[float, bool] | None:
+        """Return this loss minus another run's, and whether that is more than reruns of either differ; None unless both are measured."""
+        if self.loss is None or other.loss is None:
+            return None
+        gain = self.loss - other.loss
+        return gain, abs(gain) > max(self.loss_tolerance, other.loss_tolerance)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data; what was not measured is null."""
         return {

@@ -49,8 +49,9 @@ def comparison_figure(
 def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
     """Return one row a run, and for each category that differs in any its change.
 
-    Columns: run, peak_bytes, against_first_bytes, peak_in, step_time, wall_time, loss, provenance, and one a category by
-    its label. Changes are the run's bytes at its peak minus the first run's at its; those of a row sum to ``against_first_bytes``.
+    Columns: run, peak_bytes, against_first_bytes, host_bytes where a run on a GPU holds any, peak_in, step_time, wall_time, loss,
+    loss_against_first, provenance, and one a category by its label. Changes are the run's bytes at its peak minus the first run's at its;
+    those of a row sum to ``against_first_bytes``.
     """
     first = next(iter(runs.values()), None)
     rows = []
@@ -59,15 +60,17 @@ def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
         changes = {category: run.peak.categories.get(category, 0) - before.get(category, 0) for category in STACK_ORDER}
         row = {"run": name, "peak_bytes": run.peak_bytes, "against_first_bytes": run.peak_bytes - (first.peak_bytes if first else 0)}
         row |= {
+            "host_bytes": run.host_bytes,
             "peak_in": str(run.peak.phase),
             "step_time": step_time(run),
             "wall_time": wall_time(run),
             "loss": loss(run),
+            "loss_against_first": loss_change(run, first) if first else NOT_MEASURED,
             "provenance": str(run.provenance),
         }
         rows.append(row | {f"{category.label.lower()}_bytes": change for category, change in changes.items()})
     table = pd.DataFrame(rows)
-    columns = [f"{category.label.lower()}_bytes" for category in STACK_ORDER]
+    columns = ["host_bytes", *(f"{category.label.lower()}_bytes" for category in STACK_ORDER)]
     return table.drop(columns=[name for name in columns if name in table and not table[name].any()])
 
 
@@ -85,6 +88,15 @@ def loss(run: Footprint) -> str:
     if run.loss is None:
         return NOT_MEASURED
     return f"{run.loss:.4f}" + (f" ± {run.loss_tolerance:.1g}" if run.loss_tolerance else "")
+
+
+def loss_change(run: Footprint, first: Footprint) -> str:
+    """Return the loss minus the first run's, and whether reruns of the same differ as much."""
+    found = run.loss_against(first)
+    if found is None:
+        return NOT_MEASURED
+    gain, is_told = found
+    return f"{gain:+.4g}" if is_told or run is first else f"{gain:+.4g}, as reruns differ"
 
 
 def wall_time(run: Footprint) -> str:

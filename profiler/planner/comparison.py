@@ -191,8 +191,10 @@ class Compared:
 
     def _run_json(self, switched: Switched) -> dict[str, Any]:
         toggles = [str(toggle) for toggle in switched]
-        footprint = self.footprints[switched]
-        return {"toggles": toggles, "dominated": switched in self.dominated, **footprint.to_json()}
+        footprint, baseline = self.footprints[switched], self.footprints.get(())
+        against = None if baseline is None else footprint.loss_against(baseline)
+        change = {"loss_against_baseline": against and against[0], "loss_differs": against and against[1]}
+        return {"toggles": toggles, "dominated": switched in self.dominated, **footprint.to_json(), **change}
 
 
 def name_of(switched: Switched) -> str:

@@ -72,6 +72,16 @@ def test_a_toggle_that_changes_nothing_says_why() -> None:
     assert text.endswith("No phase of the step needs more or less than before. 0 layers changed: there is no linear layer.")
 
 
+def test_what_a_toggle_does_to_the_loss_is_told_where_it_was_measured() -> None:
+    before = replace(BASELINE, losses=(3.0, 2.5), repeated_losses=(3.0, 2.501))
+    saved = run({Phase.FORWARD: {PARAMETER: 4, STATE: 2, ACTIVATION: 1}})
+
+    assert "loss" not in said(saved, before)
+    assert said(replace(saved, losses=(2.5005,)), before).endswith("The loss is the same, as far as reruns tell.")
+    assert said(replace(saved, losses=(2.75,)), before).endswith("The loss of the last step is 0.25 higher, more than reruns differ.")
+    assert "is 0.25 lower" in said(replace(saved, losses=(2.25,)), before)
+
+
 def test_a_toggle_that_is_on_already_says_so() -> None:
     same = replace(BASELINE, recording_id="0123")
     assert said(same, same) == "checkpointing changed nothing: the run without it is set so already."

@@ -72,6 +72,15 @@ def test_what_was_not_measured_is_said_and_never_a_number() -> None:
     table = comparison_table({"simulated": run({A: 1}), "measured": run({A: 1}, losses=(2.5,), cpu_seconds=Spread(0.5, 0.4, 0.6, 3))})
     assert table["loss"].tolist() == [NOT_MEASURED, "2.5000"]
     assert table["step_time"].tolist() == [NOT_MEASURED, "500 ms (400 ms to 600 ms)"]
+    assert table["loss_against_first"].tolist() == [NOT_MEASURED, NOT_MEASURED]
+
+
+def test_losses_are_told_against_the_first_run_and_against_what_reruns_differ() -> None:
+    first = run({A: 1}, losses=(3.0, 2.5), repeated_losses=(3.0, 2.501))
+    table = comparison_table({"first": first, "within": run({A: 1}, losses=(2.5005,)), "beyond": run({A: 1}, losses=(2.25,), host_bytes=7)})
+
+    assert table["loss_against_first"].tolist() == ["+0", "+0.0005, as reruns differ", "-0.25"]
+    assert table["host_bytes"].tolist() == [0, 0, 7]
 
 
 @settings(deadline=None, max_examples=25)

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, Template
 from profiler import __version__
 from profiler.analysis.footprint import Footprint
 from profiler.errors import SpecError
-from profiler.figures.comparison import NOT_MEASURED, loss, step_time, wall_time
+from profiler.figures.comparison import NOT_MEASURED, loss, loss_change, step_time, wall_time
 from profiler.figures.theme import DARK, LIGHT, STACK_ORDER
 from profiler.optimizations.export import Program, export_job
 from profiler.planner.comparison import Compared, Switched, name_of
@@ -140,6 +140,7 @@ def _row(switched: Switched, footprint: Footprint, compared: Compared) -> dict[s
         "wall": wall_time(footprint),
         "estimated": "" if estimated is None else format_duration_us(estimated * 1e6),
         "loss": loss(footprint),
+        "loss_change": loss_change(footprint, compared.footprints[()]) if () in compared.footprints else NOT_MEASURED,
     }
 
 
