@@ -19,9 +19,38 @@ KV_CACHE = Family(
     name="kv-cache",
     label="Key-value cache",
     question="How are keys and values kept?",
-    off_label="Grows with the text",
+    off_label="The library's choice",
     workloads=frozenset((WorkloadKind.PREFILL, WorkloadKind.DECODE)),
 )
+
+
+class DynamicCache(Optimization):
+    """Room for the tokens that are there; what transformers makes by default."""
+
+    name = "dynamic-cache"
+    family = KV_CACHE
+    label = "Dynamic"
+    aliases = ("dynamic-kv-cache",)
+    formula = "KV cache = 2 x layers x KV heads x head size x bytes x batch x tokens so far, and one layer's twice while tokens are added"
+    source = "transformers DynamicCache: https://huggingface.co/docs/transformers/kv_cache"
+    explanation = (
+        "Keeps the keys and values of the tokens so far, and no room for more: what transformers uses by default, so it changes nothing "
+        "where no other cache is switched on. Each new token copies a layer's keys and values into tensors one token longer, so that both "
+        "copies are there for a moment."
+    )
+
+    def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
+        """Do nothing: `rewrite` has said it without a toggle."""
+
+    def rewrite(self, job: Job, options: Mapping[str, Value]) -> Job:
+        """Return the same job: one in which no cache is switched on has this one."""
+        return job
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse models that keep no keys and values."""
+        if facts_of(job.model).head in (Head.MASKED_LM, Head.RECURRENT):
+            return f"dynamic-cache is for models that keep keys and values, and {job.model.name} does not. Switch it off."
+        return super().refusal(job)
 
 
 class StaticCache(Optimization):
@@ -119,4 +148,4 @@ class QuantizedCache(Optimization):
         return super().refusal(job)
 
 
-OPTIMIZATIONS: tuple[Optimization, ...] = (StaticCache(), QuantizedCache())
+OPTIMIZATIONS: tuple[Optimization, ...] = (DynamicCache(), StaticCache(), QuantizedCache())
