@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
 from profiler.analysis.footprint import Footprint, Level
+from profiler.analysis.module_difference import ANY_LAYER
+from profiler.analysis.module_tree import unwrapped
 from profiler.analysis.savings import Saving
 from profiler.recording import Category, Phase
 from profiler.units import format_bytes
@@ -53,12 +55,59 @@ def _bands(saving: Saving) -> str:
 
 
 def _moved(saving: Saving) -> str:
-    before, after = saving.before.peak.phase, saving.after.peak.phase
-    if Phase.OTHER in (before, after):
-        return ""
-    if before is after:
-        return f"The peak is still in {phase_in_sentence(after)}."
-    return f"The peak moved from {phase_in_sentence(before)} to {phase_in_sentence(after)}."
+    before, after = saving.before.peak, saving.after.peak
+    if before.phase is after.phase:
+        return f"The peak is still {_in(after.phase)}{_moved_within(before, after)}."
+    for run, with_or_without in ((saving.before, "without"), (saving.after, "with")):
+        if run.peak.phase is Phase.OTHER and not set(run.phases) - {Phase.OTHER}:
+            return f"Whether the peak moved is not known: the run {with_or_without} {saving.toggle} names no phases."
+    return f"The peak moved from {_phase_and_place(before)} to {_phase_and_place(after)}."
+
+
+def _moved_within(before: Level, after: Level) -> str:
+    """Return how to go on where the peak's instant moved inside of its phase; empty where it did not, or where nothing tells."""
+    modules = [unwrapped(level.module or "") for level in (before, after)]
+    operators = [level.operator or "" for level in (before, after)]
+    is_other_module, is_other_operator = (all(pair) and len(set(pair)) > 1 for pair in (modules, operators))
+    if is_other_module and not is_other_operator:
+        layers = _layers(*modules)
+        if layers is not None:
+            (old, new), path = layers
+            return f", but moved from layer {old} to layer {new} ({path})"
+    if is_other_module or is_other_operator:
+        return f", but moved from {_place(before)} to {_place(after)}"
+    return f", at {_place(after)}" if _place(before) == _place(after) != "" else ""
+
+
+def _layers(before: str, after: str) -> tuple[tuple[str, str], str] | None:
+    """Return the numbers of two layers and the path that they share; None where more than the first number of the paths differs."""
+    old, new = before.split("."), after.split(".")
+    first = next((place for place, part in enumerate(old) if part.isdecimal()), None)
+    if first is None or len(new) <= first or not new[first].isdecimal():
+        return None
+    path, other = ([*parts[:first], ANY_LAYER, *parts[first + 1 :]] for parts in (old, new))
+    return ((old[first], new[first]), ".".join(path)) if path == other else None
+
+
+def _place(level: Level) -> str:
+    """Return what ran at an instant, such as ``lm_head (aten::mm)``; empty where unknown."""
+    module, operator = unwrapped(level.module or ""), level.operator or ""
+    return f"{module} ({operator})" if module and operator else module or operator
+
+
+def _phase_and_place(level: Level) -> str:
+    if level.phase is not Phase.OTHER:
+        return phase_in_sentence(level.phase)
+    return _place(level) or "outside the named phases"
+
+
+def _in(phase: Phase) -> str:
+    return "outside the named phases" if phase is Phase.OTHER else f"in {phase_in_sentence(phase)}"
+
+
+def _needing(phase: Phase) -> str:
+    """Return a phase as what needs memory."""
+    return "what is outside the named phases" if phase is Phase.OTHER else phase_in_sentence(phase)
 
 
 def _limit(after: Footprint) -> str:
@@ -78,7 +127,7 @@ def _further(saving: Saving) -> str:
     after = saving.after
     gap = _gap_to(after, saving.before.peak.phase)
     if gap is not None and gap > 0:
-        old, new = phase_in_sentence(saving.before.peak.phase), phase_in_sentence(after.peak.phase)
+        old, new = _needing(saving.before.peak.phase), _needing(after.peak.phase)
         return f"This cannot help further until {new} needs less: {old} is {format_bytes(gap)} below the peak now."
     fell = next((category for category, change in saving.saved_by_category.items() if change > 0), None)
     left = after.peak.categories.get(fell, 0) if fell is not None else 0
@@ -114,8 +163,8 @@ def _why_nothing(saving: Saving) -> list[str]:
     verb = "lowered" if new.num_bytes < old.num_bytes else "raised"
     return [
         first,
-        f"It {verb} the most that {phase_in_sentence(phase)} needs from {format_bytes(old.num_bytes)} to {format_bytes(new.num_bytes)}, "
-        f"but the peak, {format_bytes(after.peak_bytes)}, is in {phase_in_sentence(after.peak.phase)}: {_held(after.peak)}.",
+        f"It {verb} the most that {_needing(phase)} needs from {format_bytes(old.num_bytes)} to {format_bytes(new.num_bytes)}, "
+        f"but the peak, {format_bytes(after.peak_bytes)}, is {_in(after.peak.phase)}: {_held(after.peak)}.",
     ]
 
 

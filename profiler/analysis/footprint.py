@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from profiler.analysis.blocks import Lane
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
-from profiler.recording import Category, Phase, Provenance, Recording
+from profiler.recording import HOST, Category, Phase, Provenance, Recording
 
 _REPEAT = "repeat"
 """The fact of a measured run that holds the times and losses of its steps without the profiler."""
@@ -38,6 +38,9 @@ class Level(NamedTuple):
     num_bytes: int
     categories: Mapping[Category, int]
     """They sum to ``num_bytes``."""
+    module: str | None = None
+    """The module that ran, by its path; None where the recording does not tell."""
+    operator: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +79,9 @@ class Footprint:
         return cls(
             recording_id=metadata.id,
             provenance=metadata.provenance,
-            peak=_level(timeline, timeline.peak_event),
+            peak=_level(recording, timeline, timeline.peak_event),
             peak_step=int(timeline.blocks.event_step[timeline.peak_event]) if timeline.num_events else -1,
-            phases={phase: _level(timeline, event) for phase, event in timeline.phase_peak_events.items()},
+            phases={phase: _level(recording, timeline, event) for phase, event in timeline.phase_peak_events.items()},
             reserved_bytes=peak_reserved_bytes(recording, timeline.lane),
             host_bytes=_host_bytes(recording, timeline),
             cpu_seconds=Spread.of(repeat.get("cpu_seconds")),
@@ -117,7 +120,12 @@ class Footprint:
             "recording_id": self.recording_id,
             "provenance": str(self.provenance),
             "peak_allocated_bytes": self.peak_bytes,
-            "peak_at": {"step": self.peak_step, "phase": str(self.peak.phase)},
+            "peak_at": {
+                "step": self.peak_step,
+                "phase": str(self.peak.phase),
+                "module": self.peak.module,
+                "operator": self.peak.operator,
+            },
             "categories_at_peak": {category.name: num_bytes for category, num_bytes in self.peak.categories.items()},
             "phase_peaks_bytes": {str(phase): level.num_bytes for phase, level in self.phases.items()},
             "peak_reserved_bytes": self.reserved_bytes,
@@ -132,12 +140,20 @@ class Footprint:
         }
 
 
-def _level(timeline: Timeline, event: int) -> Level:
+def _level(recording: Recording, timeline: Timeline, event: int) -> Level:
     if not timeline.num_events:
         return Level(Phase.OTHER, 0, {})
     instant, categories = timeline.at(event), timeline.categories_at(event)
     assert sum(categories.values()) == instant.allocated_bytes, "categories must sum to what is allocated"
-    return Level(instant.phase, instant.allocated_bytes, categories)
+    return Level(instant.phase, instant.allocated_bytes, categories, *_place(recording, timeline.lane, event))
+
+
+def _place(recording: Recording, lane: Lane, event: int) -> tuple[str | None, str | None]:
+    """Return the module and the operator of an event; None where it tells neither, or is about another memory than ``lane``."""
+    (row,) = recording.events.slice(event, 1).select(["device", "rank", "module", "operator"]).to_pylist()
+    if (HOST if row["device"] is None else row["device"], row["rank"] or 0) != lane:
+        return None, None
+    return row["module"] or None, row["operator"] or None
 
 
 def _host_bytes(recording: Recording, timeline: Timeline) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from profiler.analysis.explanations import explain_saving
 from profiler.analysis.footprint import Footprint, Level
 from profiler.analysis.savings import Saving
@@ -49,6 +51,57 @@ def test_a_peak_that_moved_is_followed() -> None:
     assert "The peak moved from forward to the optimizer step." in text
     assert "What limits now: parameters (44 %), optimizer temporaries (33 %) and optimizer state (22 %)." in text
     assert "This cannot help further until the optimizer step needs less: forward is 2.00 GiB below the peak now." in text
+
+
+def at(phase: Phase, *, gib: int, module: str | None = None, operator: str | None = None) -> Footprint:
+    """Return a run with a forward pass that is never the peak, so that it names a phase."""
+    found = run({Phase.FORWARD: {PARAMETER: 1}, phase: {PARAMETER: 1, ACTIVATION: gib}})
+    return replace(found, peak=found.peak._replace(module=module, operator=operator))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (("lm_head", "aten::mm"), ("lm_head", "aten::mm"), "still in backward, at lm_head (aten::mm)."),
+        (
+            ("model.layers.31.mlp", "aten::mm"),
+            ("lm_head", "aten::mm"),
+            "still in backward, but moved from model.layers.31.mlp (aten::mm) to lm_head (aten::mm).",
+        ),
+        (
+            ("model.layers.31.mlp", "aten::mm"),
+            ("model.layers.0.mlp", "aten::mm"),
+            "still in backward, but moved from layer 31 to layer 0 (model.layers.*.mlp).",
+        ),
+        (("h.1.experts.2", None), ("h.1.experts.3", None), "still in backward, but moved from h.1.experts.2 to h.1.experts.3."),
+        (("lm_head", "aten::mm"), ("lm_head", "aten::add"), "still in backward, but moved from lm_head (aten::mm) to lm_head (aten::add)."),
+        (("lm_head", None), ("base_model.model.lm_head.base_layer", None), "still in backward, at lm_head."),
+        (("lm_head", "aten::mm"), (None, None), "still in backward."),
+        (("lm_head", None), (None, "aten::mm"), "still in backward."),
+        ((None, None), (None, None), "still in backward."),
+    ],
+)
+def test_a_peak_that_stays_in_its_phase_is_followed_as_far_as_both_recordings_tell(
+    before: tuple[str | None, str | None], after: tuple[str | None, str | None], expected: str
+) -> None:
+    old = at(Phase.BACKWARD, gib=6, module=before[0], operator=before[1])
+    new = at(Phase.BACKWARD, gib=3, module=after[0], operator=after[1])
+    assert f"The peak is {expected}" in said(new, old)
+
+
+def test_a_peak_outside_the_named_phases_is_told_by_what_is_known() -> None:
+    outside = at(Phase.OTHER, gib=6)
+    assert "The peak moved from outside the named phases to backward." in said(at(Phase.BACKWARD, gib=3), outside)
+    assert "The peak moved from aten::copy_ to backward." in said(at(Phase.BACKWARD, gib=3), at(Phase.OTHER, gib=6, operator="aten::copy_"))
+    assert "The peak is still outside the named phases." in said(at(Phase.OTHER, gib=3), outside)
+    moved = said(at(Phase.OTHER, gib=3, module="b"), at(Phase.OTHER, gib=6, module="a"))
+    assert "The peak is still outside the named phases, but moved from a to b." in moved
+
+
+def test_a_run_that_names_no_phases_does_not_tell_whether_the_peak_moved() -> None:
+    unnamed = run({Phase.OTHER: {PARAMETER: 1, ACTIVATION: 6}})
+    expected = "Whether the peak moved is not known: the run without checkpointing names no phases."
+    assert expected in said(at(Phase.BACKWARD, gib=3), unnamed)
 
 
 def test_where_little_is_left_of_what_fell_more_of_it_cannot_help() -> None:
