@@ -31,20 +31,22 @@ class OffloadedActivations(saved_tensors_hooks):
     Args:
         min_bytes: smaller tensors stay.
         pinned: use pinned memory.
+        moved: is called for each tensor that is copied.
     """
 
-    def __init__(self, min_bytes: int, *, pinned: bool) -> None:
+    def __init__(self, min_bytes: int, *, pinned: bool, moved: Callable[[], None] = lambda: None) -> None:
         def pack(tensor: Tensor) -> Any:
             if tensor.nbytes < min_bytes or _is_parameter(tensor):
                 return tensor.detach()  # an operator's own output would hold the node that holds it: a cycle that nothing frees
+            moved()
             return tensor.device, on_host(tensor, pinned=pinned)
 
         def unpack(packed: Any) -> Tensor:
             if isinstance(packed, Tensor):
                 return packed
             device, copy = packed
-            moved: Tensor = copy.to(device, non_blocking=pinned)
-            return moved
+            back: Tensor = copy.to(device, non_blocking=pinned)
+            return back
 
         super().__init__(pack, unpack)
 

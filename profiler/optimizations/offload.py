@@ -59,7 +59,17 @@ class OffloadActivations(Optimization):
         """Save to the host in every forward."""
         from profiler.optimizations.host_memory import OffloadedActivations
 
-        setup.forward_contexts.append(partial(OffloadedActivations, int(options["min_bytes"]), pinned=_is_pinned(job)))
+        min_bytes = int(options["min_bytes"])
+        nothing = (
+            f"0 tensors moved: none that autograd saved has {min_bytes:,} bytes or more and is no parameter. Choose a smaller min_bytes."
+        )
+
+        def moved() -> None:
+            if nothing in setup.notes:
+                setup.notes.remove(nothing)
+
+        setup.notes.append(nothing)  # until one is
+        setup.forward_contexts.append(partial(OffloadedActivations, min_bytes, pinned=_is_pinned(job), moved=moved))
 
 
 class OffloadOptimizer(Optimization):

@@ -18,6 +18,7 @@ from profiler.capture.repeat import repeat_job
 from profiler.errors import SpecError
 from profiler.optimizations.host_memory import HostOptimizer, OffloadedActivations
 from profiler.optimizations.registry import setup_for, validate
+from profiler.planner.validation import measure_and_simulate
 from profiler.recording import HOST, PINNED_HOST, Category, Recording
 from profiler.simulate.engine import simulate_job
 from profiler.spec import Job, Model, Toggle, Workload
@@ -189,3 +190,12 @@ def test_an_optimizer_on_the_host_is_what_torch_chooses_for_a_host() -> None:
 
     assert is_foreach()
     assert not is_foreach("offload-parameters")
+
+
+@pytest.mark.parametrize(("min_bytes", "num_moved"), [(1_048_576, 1), (1_048_577, 0)])
+def test_a_run_that_moves_nothing_says_so_measured_and_simulated(min_bytes: int, num_moved: int, tmp_path: Path) -> None:
+    """The largest tensor that tiny-llama saves is that of the loss: 2 x 32 tokens x 4,096 words x 4 bytes."""
+    nothing = "0 tensors moved: none that autograd saved has 1,048,577 bytes or more and is no parameter. Choose a smaller min_bytes."
+    recordings = measure_and_simulate(validate(job(f"offload-activations:min_bytes={min_bytes}", seq=32)), "cpu", tmp_path)
+
+    assert [recording.metadata.facts["notes"] for recording in recordings] == [[] if num_moved else [nothing]] * 2
