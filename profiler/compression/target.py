@@ -1,8 +1,8 @@
 """A target -> the experiments worth trying, ranked by what is known, and of those measured the best that meets it. Loads no torch.
 
 The guided run: state the target, see the candidates, measure them in their order, adjust, end with what was tried and the best of it.
-What is expected comes from the results at hand, of this model first, then of others; before any result, from the formulas of the techniques
-for a model with a share of its numbers in matrices.
+What is known of an experiment is its result on this model; before there is one, what is expected comes from the formulas of the techniques
+and from where this model has its parameters. Results of other models are not carried over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from profiler.compression import lab
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result
 from profiler.errors import SpecError
@@ -78,13 +79,24 @@ class Target:
         ]
 
 
+class Reach(StrEnum):
+    """Which of a model's parameters a technique changes."""
+
+    ALL = "all"
+    LINEAR = "linear layers, the output layer among them"
+    LINEAR_AND_RECURRENT = "linear and recurrent layers, the output layer among them"
+    INNER_LINEAR = "linear layers but the output layer"
+    INNER = "linear and recurrent layers but the output layer"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What a candidate does to a model whose numbers are in matrices, by formulas and published trials."""
+    """What a candidate does to the parameters that it reaches, by formulas and published trials."""
 
     stages: tuple[str, ...]
+    reach: Reach
     memory: float
-    """Held bytes of the matrices, as a share of float32."""
+    """Held bytes of what it reaches, as a share of float32."""
     disk: float
     loss_gain: float
     """Nats, on a small language model: a larger one may lose more."""
@@ -107,35 +119,60 @@ class Candidate:
     """One sentence."""
 
 
-MATRIX_SHARE = 0.93
-"""Of a model's numbers that are in matrices which techniques change, where nothing is known of it."""
-
 _KNOWN: tuple[Expectation, ...] = (
-    Expectation(stages=("bfloat16",), memory=0.5, disk=0.5, loss_gain=0.0005, time=0.6),
-    Expectation(stages=("int8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.05),
-    Expectation(stages=("int8-dynamic",), memory=0.26, disk=0.27, loss_gain=0.002, time=1.0),
-    Expectation(stages=("float8-weight-only",), memory=0.26, disk=0.27, loss_gain=0.001, time=1.1),
-    Expectation(stages=("int4-weight-only",), memory=0.141, disk=0.147, loss_gain=0.01, time=1.0),
-    Expectation(stages=("packed-int:bits=4",), memory=0.156, disk=0.165, loss_gain=0.005, time=1.1),
-    Expectation(stages=("nf4",), memory=0.174, disk=0.18, loss_gain=0.002, time=1.2),
-    Expectation(stages=("packed-int:bits=2,group=32",), memory=0.125, disk=0.132, loss_gain=0.08, time=1.1),
-    Expectation(stages=("packed-int:bits=1,group=32",), memory=0.094, disk=0.1, loss_gain=0.54, time=1.1),
-    Expectation(stages=("dynamic-int8",), memory=0.26, disk=0.27, loss_gain=0.01, time=0.5),
-    Expectation(stages=("prune-structured:amount=0.25", "fine-tune"), memory=0.83, disk=0.83, loss_gain=0.03, time=0.88),
+    Expectation(stages=("bfloat16",), reach=Reach.ALL, memory=0.5, disk=0.5, loss_gain=0.0005, time=0.6),
+    Expectation(stages=("int8-weight-only",), reach=Reach.LINEAR, memory=0.26, disk=0.27, loss_gain=0.001, time=1.05),
+    Expectation(stages=("int8-dynamic",), reach=Reach.LINEAR, memory=0.26, disk=0.27, loss_gain=0.002, time=1.0),
+    Expectation(stages=("float8-weight-only",), reach=Reach.LINEAR, memory=0.26, disk=0.27, loss_gain=0.001, time=1.1),
+    Expectation(stages=("int4-weight-only",), reach=Reach.LINEAR, memory=0.141, disk=0.147, loss_gain=0.01, time=1.0),
+    Expectation(stages=("packed-int:bits=4",), reach=Reach.LINEAR, memory=0.156, disk=0.165, loss_gain=0.005, time=1.1),
+    Expectation(stages=("nf4",), reach=Reach.LINEAR, memory=0.174, disk=0.18, loss_gain=0.002, time=1.2),
+    Expectation(stages=("packed-int:bits=2,group=32",), reach=Reach.LINEAR, memory=0.125, disk=0.132, loss_gain=0.08, time=1.1),
+    Expectation(stages=("packed-int:bits=1,group=32",), reach=Reach.LINEAR, memory=0.094, disk=0.1, loss_gain=0.54, time=1.1),
+    Expectation(stages=("dynamic-int8",), reach=Reach.LINEAR_AND_RECURRENT, memory=0.26, disk=0.27, loss_gain=0.01, time=0.5),
     Expectation(
-        stages=("prune-structured:amount=0.25", "fine-tune", "int8-weight-only"), memory=0.22, disk=0.23, loss_gain=0.03, time=0.95
+        stages=("prune-structured:amount=0.25", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.83, disk=0.83, loss_gain=0.03, time=0.88
     ),
-    Expectation(stages=("low-rank:rank=48", "fine-tune"), memory=0.58, disk=0.58, loss_gain=0.05, time=0.73),
-    Expectation(stages=("layer-drop", "fine-tune"), memory=0.77, disk=0.77, loss_gain=0.1, time=0.72),
-    Expectation(stages=("prune-global:amount=0.5", "fine-tune", "store-bitmask"), memory=0.53, disk=0.53, loss_gain=0.01, time=1.6),
-    Expectation(stages=("prune-global:amount=0.7", "fine-tune", "store-bitmask"), memory=0.33, disk=0.33, loss_gain=0.09, time=1.6),
-    Expectation(stages=("ans",), memory=1.0, disk=0.835, loss_gain=0.0, time=1.0),
-    Expectation(stages=("bfloat16", "ans"), memory=0.5, disk=0.34, loss_gain=0.0005, time=0.6),
-    Expectation(stages=("int8-weight-only", "ans"), memory=0.26, disk=0.22, loss_gain=0.001, time=1.05),
-    Expectation(stages=("k-means:bits=5", "ans"), memory=1.0, disk=0.126, loss_gain=0.001, time=1.0),
-    Expectation(stages=("k-means:bits=4", "ans"), memory=1.0, disk=0.1, loss_gain=0.01, time=1.0),
-    Expectation(stages=("k-means:bits=3", "ans"), memory=1.0, disk=0.083, loss_gain=0.026, time=1.0),
-    Expectation(stages=("prune-global:amount=0.7", "fine-tune", "k-means:bits=5", "ans"), memory=1.0, disk=0.067, loss_gain=0.09, time=1.0),
+    Expectation(
+        stages=("prune-structured:amount=0.25", "fine-tune", "int8-weight-only"),
+        reach=Reach.LINEAR,
+        memory=0.22,
+        disk=0.23,
+        loss_gain=0.03,
+        time=0.95,
+    ),
+    Expectation(stages=("low-rank:rank=48", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.58, disk=0.58, loss_gain=0.05, time=0.73),
+    Expectation(stages=("layer-drop", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.77, disk=0.77, loss_gain=0.1, time=0.72),
+    Expectation(
+        stages=("prune-global:amount=0.5", "fine-tune", "store-bitmask"),
+        reach=Reach.INNER_LINEAR,
+        memory=0.53,
+        disk=0.53,
+        loss_gain=0.01,
+        time=1.6,
+    ),
+    Expectation(
+        stages=("prune-global:amount=0.7", "fine-tune", "store-bitmask"),
+        reach=Reach.INNER_LINEAR,
+        memory=0.33,
+        disk=0.33,
+        loss_gain=0.09,
+        time=1.6,
+    ),
+    Expectation(stages=("ans",), reach=Reach.ALL, memory=1.0, disk=0.835, loss_gain=0.0, time=1.0),
+    Expectation(stages=("bfloat16", "ans"), reach=Reach.ALL, memory=0.5, disk=0.34, loss_gain=0.0005, time=0.6),
+    Expectation(stages=("int8-weight-only", "ans"), reach=Reach.LINEAR, memory=0.26, disk=0.22, loss_gain=0.001, time=1.05),
+    Expectation(stages=("k-means:bits=5", "ans"), reach=Reach.INNER, memory=1.0, disk=0.126, loss_gain=0.001, time=1.0),
+    Expectation(stages=("k-means:bits=4", "ans"), reach=Reach.INNER, memory=1.0, disk=0.1, loss_gain=0.01, time=1.0),
+    Expectation(stages=("k-means:bits=3", "ans"), reach=Reach.INNER, memory=1.0, disk=0.083, loss_gain=0.026, time=1.0),
+    Expectation(
+        stages=("prune-global:amount=0.7", "fine-tune", "k-means:bits=5", "ans"),
+        reach=Reach.INNER,
+        memory=1.0,
+        disk=0.067,
+        loss_gain=0.09,
+        time=1.0,
+    ),
 )
 
 
@@ -152,6 +189,25 @@ def candidates(model: str, target: Target, results: Iterable[Result] = ()) -> li
     rows = [_expected(experiment, item, target) for experiment, item in known.items() if experiment.stages not in measured]
     rows += [_found(result, target) for result in measured.values()]
     return sorted(rows, key=lambda row: (not row.meets, row.loss_gain if row.meets else row.ratio, row.ratio))
+
+
+def expected_ratio(shape: lab.Shape, reach: Reach, share: float) -> float:
+    """Return the share that is left of a model's bytes.
+
+    Args:
+        shape: where the model has its parameters.
+        reach: which of them change.
+        share: what is left of those.
+    """
+    if reach is Reach.ALL:
+        return share
+    reached, parted = shape.num_linear, 0
+    if reach in (Reach.LINEAR_AND_RECURRENT, Reach.INNER):
+        reached += shape.num_recurrent
+    if reach in (Reach.LINEAR, Reach.LINEAR_AND_RECURRENT):
+        reached += shape.num_output
+        parted = shape.num_output if shape.output_is_embedding else 0
+    return (shape.num_parameters + parted - reached * (1 - share)) / shape.num_parameters
 
 
 def best(target: Target, results: Sequence[Result]) -> Result | None:
@@ -192,8 +248,7 @@ def loss_gain(result: Result) -> float:
 
 
 def _expected(experiment: Experiment, item: Expectation, target: Target) -> Candidate:
-    share = item.memory if target.goal is Goal.MEMORY else item.disk
-    ratio = 1 - MATRIX_SHARE * (1 - share) if share != 0.5 else 0.5
+    ratio = expected_ratio(lab.find(experiment.model).shape, item.reach, item.memory if target.goal is Goal.MEMORY else item.disk)
     slow = target.time_ratio is not None and item.time > target.time_ratio
     meets = ratio <= target.ratio and item.loss_gain <= target.loss_gain and not slow
     where = "in memory" if target.goal is Goal.MEMORY else "on disk"

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from profiler.compression import lab
 from profiler.compression.base import Kind
 from profiler.compression.experiment import Experiment
 from profiler.compression.promises import PROMISES, Evidence, Promise, Verdict, int8_share
 from profiler.compression.registry import PIPELINES, TECHNIQUES
 from profiler.compression.result import Result, ResultStore
 from profiler.compression.sparse_formats import FORMATS, Matrix, break_even
-from profiler.compression.target import Goal, Target, best, candidates, pareto
+from profiler.compression.target import Goal, Reach, Target, best, candidates, expected_ratio, pareto
 from profiler.compression.training_facts import OptimizerState, StepTime, TrainingFacts
 from profiler.errors import FormatError, SpecError
 from tests.compression.results import result
@@ -267,6 +268,53 @@ def test_candidates_that_meet_the_target_come_first_and_measurements_replace_exp
     assert not row.meets
     assert "bytes 0.900, above 0.300" in row.reason
     assert len(again) == len(expected)
+
+
+def test_smollm2s_shape_is_that_of_its_published_configuration() -> None:
+    width, between, key_width, num_tokens, num_layers = 576, 1536, 3 * 64, 49_152, 30
+    layer = 2 * width * width + 2 * width * key_width + 3 * width * between
+    norms = 2 * width * num_layers + width
+
+    assert lab.find("smollm2").shape == lab.Shape(
+        num_parameters=num_layers * layer + num_tokens * width + norms,
+        num_linear=num_layers * layer,
+        num_output=num_tokens * width,
+        output_is_embedding=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "technique", "measured"),
+    [
+        ("smollm2", "int8-weight-only", 0.463),
+        ("smollm2", "packed-int:bits=4", 0.367),
+        ("lab", "int8-weight-only", 0.286),
+        ("lab", "packed-int:bits=4", 0.187),
+        ("lab", "prune-global:amount=0.7 + fine-tune + store-bitmask", 0.380),
+        ("lab", "low-rank + fine-tune", 0.608),
+    ],
+)
+def test_what_is_expected_in_memory_is_near_what_was_measured_and_published(model: str, technique: str, measured: float) -> None:
+    wanted = Experiment.of(model, technique.split(" + ")).stages
+
+    row = next(row for row in candidates(model, Target(goal=Goal.MEMORY, ratio=0.35)) if row.experiment.stages == wanted)
+
+    assert row.ratio == pytest.approx(measured, abs=0.01)
+    assert row.meets == (measured <= 0.35)
+
+
+def test_what_is_left_depends_on_where_a_model_has_its_parameters() -> None:
+    shape = lab.Shape(num_parameters=1000, num_linear=400, num_output=100, num_recurrent=200)
+    left = {reach: expected_ratio(shape, reach, 0.25) for reach in Reach}
+
+    assert left == {
+        Reach.ALL: 0.25,
+        Reach.LINEAR: 0.625,
+        Reach.LINEAR_AND_RECURRENT: 0.475,
+        Reach.INNER_LINEAR: 0.7,
+        Reach.INNER: 0.55,
+    }
+    assert expected_ratio(replace(shape, output_is_embedding=True), Reach.LINEAR, 0.25) == 0.725
 
 
 def test_coders_save_nothing_in_memory_and_come_last_there() -> None:

@@ -20,6 +20,7 @@ from profiler.compression.lab.checkpoint import read_into, write_high_halves
 from profiler.compression.lab.recipes import FOLDER, RECIPES
 from profiler.compression.lab.smollm2 import weights
 from profiler.compression.lab.windows import anywhere, spread
+from profiler.compression.layers import matrices
 from profiler.compression.quality import evaluate
 from profiler.errors import CaptureUnavailable, FormatError, SpecError, StorageError
 
@@ -51,6 +52,23 @@ def test_another_pythons_text_can_be_shipped(tmp_path: Path, monkeypatch: pytest
         assert corpus.text(corpus.paragraphs()) == b"second\n\nthird\n\nfirst"
     finally:
         corpus.paragraphs.cache_clear()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_shipped_model_has_its_parameters_where_its_shape_says(name: str) -> None:
+    task = lab.load(name)
+    model = task.build()
+    head = model.get_submodule(task.head)
+    assert isinstance(head, nn.Linear)
+    inner = matrices(model, task.head)
+
+    assert lab.find(name).shape == lab.Shape(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_linear=sum(matrix.weight.numel() for matrix in inner if matrix.linear),
+        num_output=head.weight.numel(),
+        num_recurrent=sum(matrix.weight.numel() for matrix in inner if not matrix.linear),
+        output_is_embedding=any(module.weight is head.weight for module in model.modules() if isinstance(module, nn.Embedding)),
+    )
 
 
 def test_weights_come_back_with_their_sign_exponent_and_seven_bits_and_the_same_each_time(tmp_path: Path) -> None:

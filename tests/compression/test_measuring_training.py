@@ -22,7 +22,8 @@ from tests.conftest import ROOT
 
 def test_momentum_keeps_a_number_a_parameter_and_adam_two_and_its_steps(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    tiny = lab.LabModel(name="tiny", label="The tiny model", explanation="For tests.", fingerprint=lambda: "", code="")
+    shape = lab.Shape(num_parameters=1000, num_linear=800, num_output=100)
+    tiny = lab.LabModel(name="tiny", label="The tiny model", explanation="For tests.", fingerprint=lambda: "", code="", shape=shape)
     monkeypatch.setattr(lab, "MODELS", {"tiny": tiny})
     parameters = list(TinyTask().build().parameters())
     num_bytes = sum(4 * parameter.numel() for parameter in parameters)

@@ -30,8 +30,9 @@ def experiments(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Experim
     """A lab of models of a few thousand parameters; nothing of it runs until it is asked for."""
     made = Experiments(home, command=[sys.executable, "-m", "tests.compression.fake_lab_worker"])
     names = (MODEL, "refused", "slow")
+    shape = lab.Shape(num_parameters=1000, num_linear=800, num_output=100)
     models = {
-        name: lab.LabModel(name=name, label=f"The {name} model", explanation="For tests.", fingerprint=lambda: "", code="")
+        name: lab.LabModel(name=name, label=f"The {name} model", explanation="For tests.", fingerprint=lambda: "", code="", shape=shape)
         for name in names
     }
     monkeypatch.setattr(lab, "MODELS", models)

