@@ -11,7 +11,7 @@ from profiler.analysis.module_difference import ANY_LAYER
 from profiler.analysis.module_tree import unwrapped
 from profiler.analysis.savings import Saving
 from profiler.recording import Category, Phase
-from profiler.units import format_bytes
+from profiler.units import format_bytes, format_duration_us
 
 _WORTH_NAMING = 0.02
 """Of the peak before: smaller changes of a category are left out of sentences; the table has them."""
@@ -158,7 +158,7 @@ def _why_nothing(saving: Saving) -> list[str]:
     ]
     first = f"{saving.toggle} saved nothing at the peak."
     if not changed:
-        return [first, "No phase of the step needs more or less than before."]
+        return [first, f"No phase of the step needs more or less than before{_by_operators(before, after)}.", _time(before, after)]
     phase, old, new = max(changed, key=lambda item: abs(item[1].num_bytes - item[2].num_bytes))
     verb = "lowered" if new.num_bytes < old.num_bytes else "raised"
     return [
@@ -166,6 +166,34 @@ def _why_nothing(saving: Saving) -> list[str]:
         f"It {verb} the most that {_needing(phase)} needs from {format_bytes(old.num_bytes)} to {format_bytes(new.num_bytes)}, "
         f"but the peak, {format_bytes(after.peak_bytes)}, is {_in(after.peak.phase)}: {_held(after.peak)}.",
     ]
+
+
+def _by_operators(before: Footprint, after: Footprint) -> str:
+    """Return how to go on after that the bytes are the same: by which operators; empty where either recording does not tell."""
+    if not before.operators or not after.operators:
+        return ""
+    gone, new = (_some(sorted(names)) for names in (before.operators - after.operators, after.operators - before.operators))
+    if gone and new:
+        return f": the same bytes, but by other operators, {new} instead of {gone}"
+    if gone or new:
+        return f": the same bytes, but {'now also' if new else 'no longer'} by {new or gone}"
+    return ": the operators that allocate are the same"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MAX_PARTS
+    return joined([*names[:_MAX_PARTS], f"{more} more"] if more > 0 else names) if names else ""
+
+
+def _time(before: Footprint, after: Footprint) -> str:
+    """Say how the estimated time of a simulated step changed; a measured one has a spread, which the table shows."""
+    old, new = before.estimated_step_seconds, after.estimated_step_seconds
+    if old is None or new is None:
+        return ""
+    time, before_time = (format_duration_us(seconds * 1e6) for seconds in (new, old))
+    if time == before_time:
+        return f"The estimated time of a step stays {time}."
+    return f"The estimated time of a step goes from {before_time} to {time}."
 
 
 def _loss(saving: Saving) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
 from profiler.analysis.blocks import Lane
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
@@ -55,6 +57,8 @@ class Footprint:
     """Of each phase of the steps that count, the instant at which the most was allocated in it."""
     reserved_bytes: int | None = None
     """The most that the allocator had reserved; None where nothing tells."""
+    operators: frozenset[str] = frozenset()
+    """Those that allocated there, in any step; none where the recording does not tell."""
     host_bytes: int = 0
     """The most that a GPU's run held on the host, pinned or not; 0 for a run on the CPU."""
     cpu_seconds: Spread | None = None
@@ -83,6 +87,7 @@ class Footprint:
             peak_step=int(timeline.blocks.event_step[timeline.peak_event]) if timeline.num_events else -1,
             phases={phase: _level(recording, timeline, event) for phase, event in timeline.phase_peak_events.items()},
             reserved_bytes=peak_reserved_bytes(recording, timeline.lane),
+            operators=_operators(timeline),
             host_bytes=_host_bytes(recording, timeline),
             cpu_seconds=Spread.of(repeat.get("cpu_seconds")),
             wall_seconds=Spread.of(repeat.get("wall_seconds")),
@@ -154,6 +159,12 @@ def _place(recording: Recording, lane: Lane, event: int) -> tuple[str | None, st
     if (HOST if row["device"] is None else row["device"], row["rank"] or 0) != lane:
         return None, None
     return row["module"] or None, row["operator"] or None
+
+
+def _operators(timeline: Timeline) -> frozenset[str]:
+    operator = timeline.blocks.operator[timeline.members]
+    used = np.bincount(operator.codes + 1, minlength=1)[1:]  # the code of unknown ones is -1
+    return frozenset(operator.names[code] for code in np.flatnonzero(used) if operator.names[code])
 
 
 def _host_bytes(recording: Recording, timeline: Timeline) -> int:

@@ -125,6 +125,28 @@ def test_a_toggle_that_changes_nothing_says_why() -> None:
     assert text.endswith("No phase of the step needs more or less than before. 0 layers changed: there is no linear layer.")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("softmax bmm", "flash bmm", "before: the same bytes, but by other operators, flash instead of softmax."),
+        ("bmm", "bmm e d c b a", "before: the same bytes, but now also by a, b, c and 2 more."),
+        ("bmm mm", "mm", "before: the same bytes, but no longer by bmm."),
+        ("mm", "mm", "before: the operators that allocate are the same."),
+        ("mm", "", "needs more or less than before."),
+    ],
+)
+def test_the_same_bytes_by_other_operators_are_told(before: str, after: str, expected: str) -> None:
+    old, new = (replace(BASELINE, operators=frozenset(names.split())) for names in (before, after))
+    assert said(new, old).endswith(expected)
+
+
+def test_the_time_of_a_toggle_that_saved_nothing_is_told_where_it_was_estimated() -> None:
+    before = replace(BASELINE, estimated_step_seconds=0.00275)
+    assert said(replace(BASELINE, estimated_step_seconds=0.00268), before).endswith("of a step goes from 2.75 ms to 2.68 ms.")
+    assert said(before, before).endswith("The estimated time of a step stays 2.75 ms.")
+    assert "time" not in said(BASELINE, before)
+
+
 def test_what_a_toggle_does_to_the_loss_is_told_where_it_was_measured() -> None:
     before = replace(BASELINE, losses=(3.0, 2.5), repeated_losses=(3.0, 2.501))
     saved = run({Phase.FORWARD: {PARAMETER: 4, STATE: 2, ACTIVATION: 1}})

@@ -34,3 +34,8 @@ def test_an_event_of_the_host_does_not_say_where_the_peak_of_a_gpu_is() -> None:
     found = Footprint.of(tape.recording(warmup_steps=0))
 
     assert (found.peak_bytes, found.peak.module, found.peak.operator) == (100, None, None)
+
+
+def test_the_operators_that_allocated_are_known() -> None:
+    found = Footprint.of(small_training()).operators
+    assert found == {"aten::addmm", "aten::mul", "aten::linear", "aten::mm", "aten::_foreach_mul"}
