@@ -18,7 +18,8 @@ _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _FACTORS = {unit.lower(): 1024**power for power, unit in enumerate(_BINARY_UNITS)} | {
     unit: 1000**power for power, unit in enumerate(("b", "kb", "mb", "gb", "tb", "pb"))
 }
-_BYTES_TEXT = re.compile(r"^\s*(?P<number>-?\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)\s*$")
+_NUMBER_AND_UNIT = re.compile(r"^\s*(?P<number>-?\d+(?:\.\d+)?)\s*(?P<unit>[a-zA-Z]*)\s*$")
+_MICROSECONDS = {"us": 1.0, "ms": 1e3, "s": 1e6, "min": 60e6}
 
 
 def format_bytes(num_bytes: int | float, *, signed: bool = False) -> str:
@@ -48,7 +49,7 @@ def parse_bytes(text: str) -> int:
     Raises:
         SpecError: the text is not a number with a known unit.
     """
-    match = _BYTES_TEXT.match(text)
+    match = _NUMBER_AND_UNIT.match(text)
     unit = (match["unit"] or "B").lower() if match else ""
     if match is None or unit not in _FACTORS:
         raise SpecError(f"{text!r} is not a size. Write a number and a unit, such as 24GiB, 512 MiB or 4096.")
@@ -79,6 +80,19 @@ def format_count(count: int | float) -> str:
             return f"{_three_digits(magnitude, whole=suffix == '')}{suffix}"
         magnitude /= 1000
     raise AssertionError("unreachable: the last suffix always returns")
+
+
+def parse_duration_us(text: str) -> float:
+    """Return the microseconds that ``text`` such as ``50 ms``, ``1.5s`` or ``340 us`` names.
+
+    Raises:
+        SpecError: the text is not a number with a known unit.
+    """
+    match = _NUMBER_AND_UNIT.match(text)
+    factor = _MICROSECONDS.get(match["unit"]) if match else None
+    if match is None or factor is None:
+        raise SpecError(f"{text!r} is not a time. Write a number and a unit, such as 50 ms, 1.5 s or 340 us.")
+    return float(match["number"]) * factor
 
 
 def format_duration_us(duration_us: float) -> str:

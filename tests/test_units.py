@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from profiler.errors import SpecError
-from profiler.units import GIB, MIB, exact_bytes, format_bytes, format_count, format_duration_us, parse_bytes
+from profiler.units import GIB, MIB, exact_bytes, format_bytes, format_count, format_duration_us, parse_bytes, parse_duration_us
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,14 @@ def test_counts_are_in_thousands(count: int, text: str) -> None:
 @pytest.mark.parametrize(("duration_us", "text"), [(12, "12.0 us"), (340_000, "340 ms"), (1_520_000, "1.52 s"), (125e6, "2 min 5 s")])
 def test_durations_have_a_fitting_unit(duration_us: float, text: str) -> None:
     assert format_duration_us(duration_us) == text
+
+
+@pytest.mark.parametrize(("text", "duration_us"), [("50 ms", 50_000), ("1.5s", 1_500_000), (" 340 us ", 340), ("2 min", 120_000_000)])
+def test_times_are_read_with_their_units(text: str, duration_us: float) -> None:
+    assert parse_duration_us(text) == duration_us
+
+
+@pytest.mark.parametrize("text", ["", "50", "soon", "3 parsecs", "1e3 ms", "nan s"])
+def test_a_text_that_is_no_time_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(SpecError, match="is not a time. Write a number and a unit"):
+        parse_duration_us(text)

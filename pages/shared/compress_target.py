@@ -10,6 +10,7 @@ from pages.shared import components, compress_choice, compress_results, compress
 from profiler.compression.adjust import neighbours
 from profiler.compression.result import Result
 from profiler.compression.target import STEPS, Candidate, Goal, Target, best, candidates, loss_gain
+from profiler.compression.target_text import Baseline
 from profiler.errors import SpecError
 from profiler.figures.experiments import GOALS, candidates_table, tried_table
 from profiler.units import format_bytes
@@ -25,8 +26,8 @@ def draw(model: str) -> None:
         SpecError: the target is not possible.
     """
     st.markdown(f"**1. {STEPS[0]}**")
-    target = _target()
     found = compress_runs.results(model)
+    target = _target(model, found)
     ranked = candidates(model, target, found)
     st.markdown(f"**2. {STEPS[1]}**")
     _candidates(ranked)
@@ -38,7 +39,7 @@ def draw(model: str) -> None:
     _keep(target, found)
 
 
-def _target() -> Target:
+def _target(model: str, found: list[Result]) -> Target:
     goals = list(GOALS)
     goal_place, ratio_place, gain_place, time_place = st.columns([2, 1, 1, 1], vertical_alignment="bottom")
     with goal_place:
@@ -46,16 +47,25 @@ def _target() -> Target:
             "What is to be small", goals, format_func=GOALS.__getitem__, required=True, **session.linked("goal", goals)
         )
     with ratio_place:
-        ratio = st.text_input("Share of the bytes", placeholder=_DEFAULT_RATIO, help="At most so much.", **session.linked_text("ratio", 10))
+        ratio = st.text_input(
+            "Bytes",
+            placeholder=_DEFAULT_RATIO,
+            help="At most: a share such as 0.3, or a size such as 2 MiB.",
+            **session.linked_text("ratio", 16),
+        )
     with gain_place:
         gain = st.text_input("Loss given up", placeholder=_DEFAULT_GAIN, help="Nats, at most.", **session.linked_text("gain", 10))
     with time_place:
-        time = st.text_input("Share of the time", placeholder="any", help="Of a forward pass, at most.", **session.linked_text("time", 10))
+        time = st.text_input(
+            "Time", placeholder="any", help="Of a forward pass, at most: a share such as 0.5, or 50 ms.", **session.linked_text("time", 16)
+        )
+    chosen = Goal(goal or goals[0])
+    baseline = Baseline.of(model, chosen, found)
     return Target(
-        goal=Goal(goal or goals[0]),
-        ratio=_number("Share of the bytes", ratio or _DEFAULT_RATIO),
+        goal=chosen,
+        ratio=baseline.bytes_share(ratio or _DEFAULT_RATIO),
         loss_gain=_number("Loss given up", gain or _DEFAULT_GAIN),
-        time_ratio=_number("Share of the time", time) if time else None,
+        time_ratio=baseline.time_share(time) if time else None,
     )
 
 

@@ -294,7 +294,20 @@ def test_a_target_ranks_candidates_and_ends_with_the_best_that_meets_it(opened: 
     app.text_input(key="linked_ratio").set_value("0.1").run()
     assert "Nothing that was measured meets the target yet." in texts(app)
     app.text_input(key="linked_ratio").set_value("a third").run()
-    assert "'a third' is not a number" in app.error[0].value
+    assert "'a third' is neither a share nor a size" in app.error[0].value
+
+
+def test_a_target_is_typed_in_bytes_and_milliseconds_and_stays_so_in_the_address(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, result("packed-int", model=MODEL, held=187, loss=1.41), result("bfloat16", model=MODEL, held=500))
+    app = opened("compress", model=MODEL, view="Target", ratio="300 B")
+    assert "**packed-int** meets it: 187 B, 0.187 of the untouched model, loss +0.0100." in texts(app)
+
+    app.text_input(key="linked_time").set_value("900 ms").run()
+
+    assert "Nothing that was measured meets the target yet." in texts(app)
+    tried = next(frame.value for frame in app.dataframe if "misses" in frame.value).set_index("technique")
+    assert tried["misses"]["bfloat16"] == "bytes 0.500, above 0.300; time 1.00, above 0.90"
+    assert (app.query_params["ratio"], app.query_params["time"]) == ("300 B", "900 ms")
 
 
 def test_what_lies_beside_the_nearest_result_is_offered_and_measured(opened: Open, experiments: Experiments) -> None:
