@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from profiler.devices import GPUS
 from profiler.models.catalogue import facts_of
+from profiler.optimizations import precision
 from profiler.optimizations.base import Family, Optimization, Value
+from profiler.optimizations.master_weights import MasterWeights
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -19,6 +22,10 @@ ATTENTION = Family(
     question="Which kernel makes the attention scores?",
     off_label="The library's choice",
 )
+_AMPERE = (8, 0)
+"""Its first compute capability."""
+_PRECISIONS = (*precision.OPTIMIZATIONS, MasterWeights())
+_HALF_PRECISIONS = {item.name for item in _PRECISIONS if isinstance(item, precision.Precision) and item.product_itemsize == 2}
 _SDPA_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html"
 
 
@@ -98,6 +105,23 @@ class Flash(Attention):
         "Computes attention tile by tile and never writes the scores: memory grows with the sequence, not its square. On CUDA only for "
         "float16 and bfloat16, without a mask, from Ampere on."
     )
+
+    def refusal(self, job: Job) -> str | None:
+        """Refuse, of GPUs, those without the kernel and attention in float32, which it does not take. Masks are known once a model runs."""
+        gpu = GPUS.get(job.device)
+        if gpu is not None and gpu.compute_capability < _AMPERE:
+            return f"flash is a kernel of GPUs from Ampere on, and {gpu.label} is older. Choose sdpa or math."
+        if job.device != "cpu" and _computes_in_float32(job):
+            return "flash takes float16 and bfloat16, and attention is in float32 here. Switch on bfloat16 or amp first, or choose sdpa."
+        return super().refusal(job)
+
+
+def _computes_in_float32(job: Job) -> bool:
+    """Tell whether nothing of a job makes queries in half precision; quantized weights and adapters compute in the model's precision."""
+    toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
+    if toggles.get("fsdp2", {}).get("compute") == "bfloat16":
+        return False
+    return not _HALF_PRECISIONS & toggles.keys()
 
 
 class Efficient(Attention):
