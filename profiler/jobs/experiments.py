@@ -59,12 +59,13 @@ class Experiments(LabRuns):
 
 
 def asked_of(experiment: Experiment, store: ResultStore) -> Asked[Result]:
-    """Return the question that an experiment is; its answer goes to a store."""
+    """Return the question that an experiment is; its answer goes to a store, under the key that it has when the worker is told."""
+    keys: list[str] = []
     return Asked(
         title=experiment.title,
-        question=partial(_question, experiment, store),
+        question=partial(_question, experiment, store, keys),
         find=lambda: store.find(result_key(experiment)),
-        take=partial(_take, experiment, store),
+        take=partial(_take, store, keys),
         check=partial(_check_packages, experiment),
     )
 
@@ -128,38 +129,48 @@ def measure_each(
 def result_key(experiment: Experiment) -> str:
     """Return 24 hexadecimal digits that are equal for experiments whose results are interchangeable on this machine.
 
+    The lab's own weights count by their digest. SmolLM2's count by the version text of the package that carries them, which is quicker to
+    read: a file exchanged within that package is not noticed.
+
     Raises:
         HeadroomError: the weights of the lab's model are missing or damaged.
     """
     machine = this_machine()
+    model = lab.MODELS.get(experiment.model)
     parts = {
         "experiment": experiment.to_json(),
-        "weights": lab.MODELS[experiment.model].fingerprint() if experiment.model in lab.MODELS else "",
-        "versions": versions() | {name: installed_version(name) for item in experiment.techniques for name in item.needs},
+        "weights": model.fingerprint() if model else "",
+        "versions": versions() | {name: installed_version(name) for item in _of(experiment) for name in item.needs},
         "host": [machine.host, machine.cpu, machine.num_cores, machine.platform],
     }
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:24]
 
 
+def _of(experiment: Experiment) -> list[lab.LabModel | Technique]:
+    """Return what an experiment is made of: the model, where it is one of the lab's, and the techniques."""
+    model = lab.MODELS.get(experiment.model)
+    return [*([model] if model else []), *experiment.techniques]
+
+
 def _check_packages(experiment: Experiment) -> None:
     """Refuse what needs a package that is not installed."""
-    model = lab.MODELS.get(experiment.model)
-    items: list[lab.LabModel | Technique] = [*([model] if model else []), *experiment.techniques]
-    for item in items:
+    for item in _of(experiment):
         if missing := to_install(item.needs):
             raise SpecError(f"{item.label} cannot be measured here. {missing}")
 
 
-def _question(experiment: Experiment, store: ResultStore) -> dict[str, Any]:
-    """Return what the worker is told; controls that are known by then need not be trained."""
+def _question(experiment: Experiment, store: ResultStore, keys: list[str]) -> dict[str, Any]:
+    """Return what the worker is told, and note the key it is told under; controls that are known by then need not be trained."""
+    keys[:] = [result_key(experiment)]
     known = {stage: found.quality.loss for stage, one in experiment.controls.items() if (found := store.find(result_key(one)))}
     return {"kind": "experiment", "experiment": experiment.to_json(), "controls": known}
 
 
-def _take(experiment: Experiment, store: ResultStore, answer: Any, folder: Path) -> Result:
+def _take(store: ResultStore, keys: Sequence[str], answer: Any, folder: Path) -> Result:
+    """Keep a result under the key that was noted: weights may have been replaced while the worker ran."""
     try:
         result = Result.from_json(answer)
     except FormatError as error:
         raise JobFailed(str(error)) from error
-    store.add(result_key(experiment), result, folder / "weights")
+    store.add(keys[0], result, folder / "weights")
     return result

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from profiler.cli import compress, main
+from profiler.compression import lab
 from profiler.compression.effective import effective_weights
 from profiler.compression.experiment import Experiment
 from profiler.compression.few_layers import FewLayers
@@ -30,6 +31,7 @@ from profiler.compression.result import Quality, Result, ResultStore, Size
 from profiler.compression.subject import Subject
 from profiler.compression.task import Batch
 from profiler.errors import JobFailed, SpecError
+from profiler.jobs import experiments
 from profiler.jobs.experiments import Experiments, measure_in_worker, result_key
 from profiler.jobs.lab_runs import LabStatus
 from profiler.jobs.run import Limits, RunState
@@ -365,6 +367,32 @@ def test_without_a_package_a_result_has_a_key_still(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.metadata.version", _not_installed)
 
     assert result_key(Experiment.of("smollm2", ("ans",))) != here
+
+
+@pytest.mark.parametrize(("model", "package"), [("smollm2", "gguf"), ("lab-translation", "sacrebleu")])
+def test_another_version_of_what_a_model_needs_is_another_result(model: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = Experiment.of(model, ("prune",))
+    here, installed = result_key(experiment), experiments.installed_version
+
+    monkeypatch.setattr(experiments, "installed_version", lambda name: "0.0.1" if name == package else installed(name))
+
+    assert result_key(experiment) != here
+
+
+def test_a_result_is_kept_under_the_weights_that_were_there_when_the_worker_was_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = ["first"]
+    shape = lab.Shape(num_parameters=1000, num_linear=800, num_output=100)
+    tiny = lab.LabModel(name="tiny", label="Tiny", explanation="For tests.", fingerprint=lambda: weights[0], code="", shape=shape)
+    monkeypatch.setattr(lab, "MODELS", {"tiny": tiny})
+    experiment, store, found = Experiment.of("tiny", ("prune",)), ResultStore(), result("prune", model="tiny")
+    asked, first = experiments.asked_of(experiment, store), result_key(experiment)
+
+    asked.question()
+    weights[0] = "second"
+    asked.take(found.to_json(), home)
+
+    assert store.find(first) == found
+    assert store.find(result_key(experiment)) is None
 
 
 def test_a_model_whose_weights_are_missing_is_told_on_the_command_line(

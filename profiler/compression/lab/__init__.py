@@ -41,7 +41,8 @@ class LabModel:
     explanation: str
     """One paragraph: what it is, on what it was trained, what it is good for showing."""
     fingerprint: Callable[[], str]
-    """A digest of its weights, found without loading them; raises a HeadroomError where they are missing or damaged."""
+    """A digest of its weights, or the version of the package that carries them, found without loading them; raises a HeadroomError where
+    they are missing or damaged."""
     code: str
     """``module:function`` below ``profiler.compression.lab``, which returns the task."""
     shape: Shape
