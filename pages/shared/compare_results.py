@@ -112,8 +112,8 @@ def _budget(best: Footprint, budget_bytes: int | None) -> list[components.Metric
 
 
 def _host(best: Footprint, baseline: Footprint) -> list[components.Metric]:
-    """Return the second tier, where anything of a GPU's run waits on the host."""
-    if not (best.host_bytes or baseline.host_bytes):
+    """Return the second tier, where the toggles change what waits there."""
+    if best.host_bytes == baseline.host_bytes:
         return []
     help_text = f"{exact_bytes(best.host_bytes)} at most, pinned or not, beside what is on the GPU."
     return [components.Metric("On the host", format_bytes(best.host_bytes), help_text, f"baseline {format_bytes(baseline.host_bytes)}")]
