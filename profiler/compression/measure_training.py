@@ -22,6 +22,7 @@ from profiler.errors import JobFailed
 
 WORKERS = (1, 2, 4)
 _ROUNDS = 7
+_MAX_SECONDS = 300.0
 _OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.01),
     "sgd:momentum=0.9": lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
@@ -70,9 +71,12 @@ def _step_seconds(task: Task, batch: Batch, num_workers: int) -> float:
         ]
         for process in processes:
             process.start()
+        ends = time.monotonic() + _MAX_SECONDS
         for process in processes:
-            process.join()
-        if any(process.exitcode for process in processes):
+            process.join(max(0.0, ends - time.monotonic()))
+        if any(process.exitcode != 0 for process in processes):  # None: it has not ended
+            for process in processes:
+                process.kill()
             raise JobFailed(f"A step in {num_workers} processes failed: one of them was lost. Try again.")
         return float(told.get())
 
@@ -93,4 +97,4 @@ def _train(task: Task, batch: Batch, rank: int, num_workers: int, meeting: str, 
         seconds.append(time.perf_counter() - began)
     if rank == 0:
         told.put(statistics.median(seconds[1:]))  # the first makes the optimizer's state
-    distributed.destroy_process_group()
+    os._exit(0)  # taken down in order, gloo's threads and the model's reducer were seen to wait for each other
