@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
 from profiler.analysis.footprint import Footprint, Level
-from profiler.analysis.module_difference import ANY_LAYER
-from profiler.analysis.module_tree import unwrapped
+from profiler.analysis.module_tree import ANY_LAYER, unwrapped
 from profiler.analysis.savings import Saving
 from profiler.recording import Category, Phase
 from profiler.units import format_bytes, format_duration_us

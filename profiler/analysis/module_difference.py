@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 from profiler.analysis.alive_difference import Side
-from profiler.analysis.module_tree import NO_MODULE, unwrapped
+from profiler.analysis.module_tree import ANY_LAYER, NO_MODULE, unwrapped
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-ANY_LAYER = "*"
 
 
 def module_difference(before: Side, after: Side) -> pd.DataFrame:

@@ -9,6 +9,8 @@ from profiler.analysis.tree import MAX_DEPTH, Path, Tree, TreeNode, sums_by_cate
 from profiler.recording import Metadata
 
 NO_MODULE = "(no module)"
+ANY_LAYER = "*"
+"""Stands for the number where layers are taken together."""
 _WRAPPER, _WRAPPED = ("base_model", "model"), "base_layer"
 """What peft puts before the names of a model's modules, and what it calls a layer inside of an adapter."""
 
