@@ -316,7 +316,7 @@ def test_a_path_at_the_quotes_edge_is_left_out_as_a_whole(before: int) -> None:
         ("logged in as jdoe", "logged in as <user>"),
         ("C:\\Users\\Bob Smith\\x.py", ".../x.py"),
         ("in C:\\Users\\Bob Smith\\My Project\\x.py, line 3", "in .../x.py, line 3"),
-        (f"{USERS}/Bob Smith/work/x.py now", ".../x.py now"),
+        (f"{USERS}/Bob Smith/code/x.py now", ".../x.py now"),
         ("open('C:\\Users\\Bob Smith')", "open('.../<user>')"),
         ("1.25 GiB / 2.00 GiB and 3/4", "1.25 GiB / 2.00 GiB and 3/4"),
     ],
