@@ -17,12 +17,11 @@ from urllib.parse import quote
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from profiler.spec import Job, Model, Workload, canonical_json
+from benchmarks.compare_speed import BASELINE, LADDER
+from profiler.spec import canonical_json
 from tests.browser.chromium import find_chromium
 from tests.browser.server import Server
 
-_BASELINE = Job(model=Model(name="llama-3-8b"), workload=Workload(batch=1, seq=2048, steps=1), device="rtx-4090")
-_LADDER = ("bfloat16", "checkpointing", "adamw-8bit", "lora")
 _TIMEOUT_MS = 60_000
 _WARM_UP_MS, _SETTLED_MS = 15_000, 2_000
 _WATCH = """
@@ -63,18 +62,18 @@ def main() -> int:
 
 def _measure(page: Page, url: str) -> list[dict[str, Any]]:
     rows = []
-    for number in range(1, len(_LADDER) + 1):
-        toggles = _LADDER[:number]
-        page.goto(f"{url}/compare?job={quote(canonical_json(_BASELINE.to_json()))}&toggles={quote(';'.join(toggles))}")
+    for number in range(1, len(LADDER) + 1):
+        toggles = LADDER[:number]
+        page.goto(f"{url}/compare?job={quote(canonical_json(BASELINE.to_json()))}&toggles={quote(';'.join(toggles))}")
         button = page.get_by_role("button", name="Compare", exact=True)
         button.wait_for()
         page.wait_for_timeout(_WARM_UP_MS if number == 1 else _SETTLED_MS)
         rows.append({"kind": "new", "toggles": toggles, "seconds": _seconds(page, button, toggles)})
         page.get_by_test_id("stProgress").wait_for(state="detached", timeout=_TIMEOUT_MS)
         page.wait_for_timeout(_SETTLED_MS)
-    for number in range(len(_LADDER) - 1, 1, -1):
+    for number in range(len(LADDER) - 1, 1, -1):
         remove = page.get_by_role("button", name="Remove").last
-        rows.append({"kind": "known", "toggles": _LADDER[:number], "seconds": _seconds(page, remove, _LADDER[:number])})
+        rows.append({"kind": "known", "toggles": LADDER[:number], "seconds": _seconds(page, remove, LADDER[:number])})
         page.wait_for_timeout(_SETTLED_MS)
     return rows
 

@@ -20,8 +20,8 @@ from profiler.jobs.run import SIMULATE
 from profiler.planner.comparison import Comparison, parse_toggles
 from profiler.spec import Job, Model, Workload
 
-_BASELINE = Job(model=Model(name="llama-3-8b"), workload=Workload(batch=1, seq=2048, steps=1), device="rtx-4090")
-_LADDER = ("bf16", "checkpointing", "adamw-8bit", "lora")
+BASELINE = Job(model=Model(name="llama-3-8b"), workload=Workload(batch=1, seq=2048, steps=1), device="rtx-4090")
+LADDER = ("bfloat16", "checkpointing", "adamw-8bit", "lora")
 _POLL_SECONDS = 0.02
 
 
@@ -35,8 +35,8 @@ def main() -> int:
         try:
             manager.warm_up()
             _ask(manager, ())  # waits for the libraries, and makes the baseline known
-            rows = [_ask(manager, _LADDER[:number]) for number in range(1, len(_LADDER) + 1)]
-            rows.append(_ask(manager, _LADDER))
+            rows = [_ask(manager, LADDER[:number]) for number in range(1, len(LADDER) + 1)]
+            rows.append(_ask(manager, LADDER))
         finally:
             manager.close()
     if options.json:
@@ -49,7 +49,7 @@ def main() -> int:
 
 def _ask(manager: JobManager, toggles: tuple[str, ...]) -> dict[str, object]:
     began = time.monotonic()
-    comparison = Comparison(baseline=_BASELINE, toggles=parse_toggles(toggles))
+    comparison = Comparison(baseline=BASELINE, toggles=parse_toggles(toggles))
     runs = ComparisonRuns(manager, comparison, SIMULATE)
     asked = None
     while not runs.ended:

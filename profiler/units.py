@@ -62,14 +62,19 @@ def parse_share(text: str) -> float:
     Raises:
         SpecError: the text is not a number from 0 to 100 %.
     """
-    number, percent, rest = text.strip().partition("%")
-    try:
-        share = float(number) / (100 if percent else 1)
-    except ValueError:
-        share = -1.0
-    if rest or not 0 <= share <= 1:
+    share = read_share(text)
+    if share is None or not 0 <= share <= 1:
         raise SpecError(f"{text!r} is not a share. Write a number from 0% to 100%, such as 1%.")
     return share
+
+
+def read_share(text: str) -> float | None:
+    """Return a number without a unit, or in percent, as a share of whatever size; None for all else."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        return None if rest else float(number) / (100 if percent else 1)
+    except ValueError:
+        return None
 
 
 def format_count(count: int | float) -> str:

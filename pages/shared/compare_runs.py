@@ -32,7 +32,7 @@ class _Followed:
     @property
     def shows_asked(self) -> bool:
         """Whether what was asked for is known, so that it is drawn before other runs take the processor."""
-        return {(), self.runs.comparison.asked} <= self.runs.look().footprints.keys()
+        return {(), self.runs.comparison.asked} <= self.runs.compared().footprints.keys()
 
     def cancel(self) -> None:
         """End the runs, and follow no change any more."""
@@ -53,8 +53,10 @@ def panel(comparison: Comparison, engine: str, *, place: str = "compare", label:
         SpecError: the baseline or the waterfall is not possible.
     """
     followed = _followed(comparison, engine, f"{place}_followed")
-    if followed.started and not followed.shows_asked:
-        followed.runs.advance()
+    if followed.started:
+        followed.runs.look()
+        if not followed.shows_asked:
+            followed.runs.advance()
     if followed.started and not followed.runs.ended:
         _follow(followed, place)
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from profiler.compression.result import Result
+from profiler.compression.target import loss_gain
 from profiler.compression.training_facts import TrainingFacts
 from profiler.units import format_bytes
 
@@ -94,7 +95,7 @@ def int8_share(num_parameters: int, quantized_share: float, row_length: int) -> 
 
 def _int8(evidence: Evidence) -> Finding:
     result = evidence.results[0]
-    ratio, loss = result.ratio("held_bytes"), _loss_gain(result)
+    ratio, loss = result.ratio("held_bytes"), loss_gain(result)
     return Finding(
         Verdict.HOLDS if ratio <= _CLAIMED_INT8 else Verdict.FAILS,
         f"Held in memory: {ratio:.3f} of float32. What became int8 is a quarter and its scales; what stayed float32, such as embeddings,"
@@ -107,7 +108,7 @@ def _fewer_weights(evidence: Evidence) -> Finding:
     held, time = result.ratio("held_bytes"), result.seconds / result.baseline_seconds
     return Finding(
         Verdict.HOLDS if time <= _CLAIMED_COMPUTE else Verdict.FAILS,
-        f"60 % of the weights are zero: memory {held:.2f}, time {time:.2f}, loss {_loss_gain(result):+.4f}. Zeros take part as before.",
+        f"60 % of the weights are zero: memory {held:.2f}, time {time:.2f}, loss {loss_gain(result):+.4f}. Zeros take part as before.",
     )
 
 
@@ -149,7 +150,7 @@ def _deep_compression(evidence: Evidence) -> Finding:
     return Finding(
         verdict,
         f"The matrices became {coded:.1f} times smaller, the file {file:.1f} times ({format_bytes(result.size.file_bytes)}), loss"
-        f" {_loss_gain(result):+.4f}; in memory {held:.2f}.",
+        f" {loss_gain(result):+.4f}; in memory {held:.2f}.",
     )
 
 
@@ -157,7 +158,7 @@ def _four_bits(evidence: Evidence) -> Finding:
     result = evidence.results[0]
     held = result.ratio("held_bytes")
     verdict = Verdict.HOLDS if held <= 0.14 else Verdict.PARTLY if held < 0.25 else Verdict.FAILS
-    return Finding(verdict, f"Held in memory: {held:.3f} of float32, where 4 of 32 bits would be 0.125. Loss {_loss_gain(result):+.4f}.")
+    return Finding(verdict, f"Held in memory: {held:.3f} of float32, where 4 of 32 bits would be 0.125. Loss {loss_gain(result):+.4f}.")
 
 
 def _distillation(evidence: Evidence) -> Finding:
@@ -182,10 +183,10 @@ def _distillation(evidence: Evidence) -> Finding:
 def _dynamic(evidence: Evidence) -> Finding:
     result = evidence.results[0]
     time = result.seconds / result.baseline_seconds
-    verdict = Verdict.HOLDS if time <= 0.5 and _loss_gain(result) < 0.02 else Verdict.PARTLY
+    verdict = Verdict.HOLDS if time <= 0.5 and loss_gain(result) < 0.02 else Verdict.PARTLY
     return Finding(
         verdict,
-        f"Time {time:.2f}, memory {result.ratio('held_bytes'):.2f}, loss {_loss_gain(result):+.4f}. Small models hide the damage: one range"
+        f"Time {time:.2f}, memory {result.ratio('held_bytes'):.2f}, loss {loss_gain(result):+.4f}. Small models hide the damage: one range"
         " for all activations cost a 135M model most of its quality.",
     )
 
@@ -210,10 +211,6 @@ def _momentum(evidence: Evidence) -> Finding:
         f"After a step plain SGD keeps {format_bytes(plain)}, with momentum {format_bytes(momentum)}, Adam {format_bytes(adam)}; the"
         f" parameters are {format_bytes(training.parameter_bytes)}.",
     )
-
-
-def _loss_gain(result: Result) -> float:
-    return result.quality.loss - result.baseline_quality.loss
 
 
 def _exact(result: Result) -> str:

@@ -9,7 +9,7 @@ from profiler.compression import lab
 from profiler.compression.result import Result
 from profiler.compression.target import Goal
 from profiler.errors import SpecError
-from profiler.units import format_bytes, parse_bytes, parse_duration_us
+from profiler.units import format_bytes, parse_bytes, parse_duration_us, read_share
 
 _FLOAT32_BYTES = 4
 
@@ -42,7 +42,7 @@ class Baseline:
         Raises:
             SpecError: it is none of these, or more than the untouched model has.
         """
-        share = _share(text)
+        share = read_share(text)
         if share is not None:
             return share
         try:
@@ -61,7 +61,7 @@ class Baseline:
         Raises:
             SpecError: it is none of these, or a time while the untouched model's is not known.
         """
-        share = _share(text)
+        share = read_share(text)
         if share is not None:
             return share
         try:
@@ -73,12 +73,3 @@ class Baseline:
                 f"Time: {text[:40]!r} needs the untouched model's time. Measure one technique first, or write a share such as 0.5."
             )
         return seconds / self.seconds
-
-
-def _share(text: str) -> float | None:
-    """Return a number without a unit, or in percent, as a share; None for all else."""
-    number, percent, rest = text.strip().partition("%")
-    try:
-        return None if rest else float(number) / (100 if percent else 1)
-    except ValueError:
-        return None
