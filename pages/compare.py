@@ -15,8 +15,7 @@ from pages.shared import (
     navigation,
     session,
 )
-from profiler.jobs.run import CAPTURE
-from profiler.recording import Provenance
+from profiler.jobs.run import provenance_of
 
 navigation.require_app()
 session.jobs().warm_up()
@@ -31,7 +30,7 @@ if baseline is None:
 
 job, engine = baseline
 with components.refusals_shown():
-    comparison, budget_bytes = compare_toggles.draw(job, Provenance.MEASURED if engine == CAPTURE else Provenance.SIMULATED)
+    comparison, budget_bytes = compare_toggles.draw(job, provenance_of(engine))
     compared = compare_runs.panel(comparison, engine) if comparison is not None else None
     if compared is not None and () in compared.footprints:
         compare_results.metrics(compared, budget_bytes)

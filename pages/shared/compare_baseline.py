@@ -7,10 +7,9 @@ from dataclasses import replace
 import streamlit as st
 
 from pages.shared import components, job_form, session
-from profiler.jobs.run import CAPTURE
+from profiler.jobs.run import provenance_of
 from profiler.jobs.targets import target_of
 from profiler.optimizations.registry import validate
-from profiler.recording import Provenance
 from profiler.spec import Job
 
 EXAMPLE = replace(job_form.EXAMPLE_ON_A_GPU, toggles=())
@@ -36,7 +35,7 @@ def draw() -> tuple[Job, str]:
     with place:
         st.markdown("**Baseline:**")
         st.text(job.title)  # as it is: a model's name comes from a link, and Markdown could fetch pictures
-        components.badge(Provenance.MEASURED if engine == CAPTURE else Provenance.SIMULATED)
+        components.badge(provenance_of(engine))
     return job, engine
 
 

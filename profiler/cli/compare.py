@@ -15,7 +15,7 @@ from profiler.devices import find_gpu
 from profiler.errors import JobFailed, SpecError, StorageError
 from profiler.jobs.comparing import ComparisonRuns
 from profiler.jobs.manager import JobManager
-from profiler.jobs.run import CAPTURE, SIMULATE, Limits, RunState
+from profiler.jobs.run import CAPTURE, SIMULATE, Limits, RunState, provenance_of
 from profiler.jobs.targets import CPU
 from profiler.optimizations.registry import families
 from profiler.planner.comparison import Compared, Comparison, name_of, parse_toggles
@@ -25,7 +25,6 @@ from profiler.units import exact_bytes, format_bytes, format_duration_us, parse_
 
 _POLL_SECONDS = 0.1
 _ENGINES = {"measured": CAPTURE, "simulated": SIMULATE}
-_PROVENANCE = {CAPTURE: Provenance.MEASURED, SIMULATE: Provenance.SIMULATED}
 
 
 def add(commands: Commands) -> None:
@@ -79,10 +78,10 @@ def _comparison(options: argparse.Namespace) -> tuple[Comparison, str]:
     options.steps = options.steps or (1 if engine == SIMULATE else 5)
     baseline, _ = read_job(options, device)
     if options.sweep is None:
-        return Comparison(baseline=baseline, toggles=toggles, engine=_PROVENANCE[engine]), engine
+        return Comparison(baseline=baseline, toggles=toggles, engine=provenance_of(engine)), engine
     if toggles:
         raise SpecError("--sweep tries every toggle of a family, and --toggle names some. Leave one out.")
-    return _sweep(baseline, options.sweep, _PROVENANCE[engine]), engine
+    return _sweep(baseline, options.sweep, provenance_of(engine)), engine
 
 
 def _sweep(baseline: Job, name: str, engine: Provenance) -> Comparison:

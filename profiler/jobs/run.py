@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from profiler.errors import SpecError
+from profiler.recording import Provenance
 from profiler.spec import Job
 
 CAPTURE = "capture"
@@ -23,6 +24,11 @@ SEARCHES = frozenset({LARGEST_BATCH, LONGEST_SEQUENCE})
 SIMULATING = SEARCHES | {SIMULATE}
 """Engines that touch no device."""
 MAX_SECONDS = 7 * 24 * 3600.0
+
+
+def provenance_of(engine: str) -> Provenance:
+    """Return how the numbers of an engine's runs are known."""
+    return Provenance.MEASURED if engine == CAPTURE else Provenance.SIMULATED
 
 
 class RunState(StrEnum):
