@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from profiler.compression.fine_tune import cross_entropy
 from profiler.compression.task import Batch, Task
 from profiler.compression.training_facts import OptimizerState, StepTime, TrainingFacts
+from profiler.devices import this_machine
 from profiler.errors import JobFailed
 
 WORKERS = (1, 2, 4)
@@ -47,7 +48,7 @@ def measure_training(task: Task, tell: Callable[[str, float], None]) -> Training
         tell(f"steps in {num_workers} processes", place / len(WORKERS))
         times.append(StepTime(num_workers=num_workers, seconds=_step_seconds(task, batch, num_workers)))
     parameter_bytes = sum(parameter.nbytes for parameter in task.build().parameters())
-    return TrainingFacts(parameter_bytes=parameter_bytes, states=states, times=tuple(times), num_cores=len(os.sched_getaffinity(0)))
+    return TrainingFacts(parameter_bytes=parameter_bytes, states=states, times=tuple(times), num_cores=this_machine().num_cores)
 
 
 def _state_bytes(task: Task, batch: Batch, make: Callable[[Any], torch.optim.Optimizer]) -> int:

@@ -30,7 +30,7 @@ class TrainingFacts:
     states: tuple[OptimizerState, ...]
     times: tuple[StepTime, ...]
     num_cores: int
-    """Of the machine, as Python may use them."""
+    """Of the machine."""
 
     def state_bytes(self, name: str) -> int:
         """Return the bytes of an optimizer's state."""

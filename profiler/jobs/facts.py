@@ -20,6 +20,7 @@ from profiler.devices import this_machine
 from profiler.errors import CaptureUnavailable, JobFailed
 from profiler.jobs.key import versions
 from profiler.jobs.lab_runs import Asked, Found
+from profiler.platform_calls import can_fork
 from profiler.spec import canonical_json
 from profiler.storage.json_file import keep_json
 
@@ -61,7 +62,7 @@ def training_asked(model: str, home: Path | str | None = None) -> Asked[Training
     machine = this_machine()
     found = lab.find(model)
     parts = {"model": [model, found.fingerprint()], "host": [machine.host, machine.cpu], "versions": versions()}
-    return _asked(f"Training {found.label}", {"kind": "training", "model": model}, parts, _training_facts, home)
+    return _asked(f"Training {found.label}", {"kind": "training", "model": model}, parts, _training_facts, home, check=_check_fork)
 
 
 def _asked(
@@ -106,6 +107,11 @@ def _asked(
 def _check_text() -> None:
     if sentence := to_install(NEEDS):
         raise CaptureUnavailable(sentence)
+
+
+def _check_fork() -> None:
+    if not can_fork():
+        raise CaptureUnavailable("Training in several processes is measured by forks, which torch survives on Linux only. Use Linux.")
 
 
 def _text_facts(data: Any) -> TextFacts:
