@@ -6,7 +6,7 @@ segments or by pages, releasing and retrying. The driver is a `Driver`: it hands
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import final
 
@@ -128,14 +128,14 @@ class CachingAllocator:
             block.waiting = None
             self._complete_free(block)
 
-    def hold(self, block: Block) -> None:
-        """Count a block that was active before anything was asked of this allocator."""
-        self.stats.active_bytes += block.size
-        if block.allocated:
-            self.stats.allocated_bytes += block.size
-            self.stats.requested_bytes += block.requested
-        else:
-            self._waiting[block] = None
+    def hold(self, blocks: Collection[Block]) -> None:
+        """Count the blocks that were active before anything was asked of this allocator."""
+        stats = self.stats
+        stats.active_bytes += sum([block.size for block in blocks])
+        allocated = [block for block in blocks if block.status is _ALLOCATED]
+        stats.allocated_bytes += sum([block.size for block in allocated])
+        stats.requested_bytes += sum([block.requested for block in allocated])
+        self._waiting |= dict.fromkeys(block for block in blocks if block.status is not _ALLOCATED)
 
     def events_done(self) -> None:
         """All streams have caught up: blocks that waited for them are free."""

@@ -35,7 +35,7 @@ def restore(allocator: CachingAllocator, state: State) -> dict[int, Block]:
                 pool.put_unmapped(block)
             else:
                 active[block.address] = block
-                allocator.hold(block)
+    allocator.hold(active.values())
     stats = allocator.stats
     stats.reserved_bytes = allocator.driver.used_bytes = sum(found.bytes for found in state)
     stats.start_peaks()

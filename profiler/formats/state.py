@@ -127,18 +127,20 @@ def _blocks(lists: list[list[Any]], addresses: list[int | None], sizes: list[int
         segment = bisect_right(starts, place) - 1
         return f"{_segment_name(segment)}, block {place - starts[segment]:,},"
 
-    table = _Rows([block for blocks in lists for block in blocks], name)
+    rows = [row for blocks in lists for row in blocks]
+    table = _Rows(rows, name)
     states = table.values("state", str, _NO_STATE)
     if not _STATUS_OF_STATE.keys() >= set(states):
         table.refuse((state not in _STATUS_OF_STATE for state in states), _NO_STATE)
-    table = _Rows([_with_request(row) if "history" in row else row for block in lists for row in block], name)
     block_bytes = table.wholes("size", MAX_BYTES)
+    requests = [_last_request(row) if "history" in row else row for row in rows]
+    requested = [row.get("real_size", size) for row, size in zip(requests, block_bytes, strict=True)]
     columns = (
         table.addresses(),
         block_bytes,
-        table.wholes("requested_size", MAX_BYTES, block_bytes),
+        table.wholes("requested_size", MAX_BYTES, requested),
         [_STATUS_OF_STATE[state] for state in states],
-        stacks.numbers(table.column("frames")).tolist(),
+        stacks.numbers(column(requests, "frames")).tolist(),
     )
     places = list(pairwise(starts))
     ends = [0, *accumulate(block_bytes)]
@@ -163,13 +165,10 @@ def _with_blocks_outside(
     return set(owner[outside].tolist())
 
 
-def _with_request(row: dict[Any, Any]) -> dict[Any, Any]:
-    """Return a block of torch 1.13 or 2.0 with the fields of its last allocation, which comes first in its history."""
+def _last_request(row: dict[Any, Any]) -> dict[Any, Any]:
+    """Return what says how many bytes a block was asked for, and where: in torch 1.13 and 2.0 the first entry of its history."""
     history = row["history"]
-    if type(history) is not list or not history or type(history[0]) is not dict:
-        return row
-    requested = history[0].get("real_size", row.get("size"))
-    return {"requested_size": requested, **row, "frames": history[0].get("frames")}
+    return history[0] if type(history) is list and history and type(history[0]) is dict else row
 
 
 def _segment_name(place: int) -> str:
