@@ -12,10 +12,8 @@ import numpy as np
 from profiler.analysis.blocks import Lane
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
+from profiler.capture.repeated import Repeated
 from profiler.recording import HOST, Category, Phase, Provenance, Recording
-
-_REPEAT = "repeat"
-"""The fact of a measured run that holds the times and losses of its steps without the profiler."""
 
 
 class Spread(NamedTuple):
@@ -27,10 +25,9 @@ class Spread(NamedTuple):
     num: int
 
     @classmethod
-    def of(cls, values: Any) -> Spread | None:
-        """Return the spread of a list of numbers; None where there are none."""
-        found = [float(value) for value in values or ()]
-        return cls(statistics.median(found), min(found), max(found), len(found)) if found else None
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        """Return the spread of numbers; None where there are none."""
+        return cls(statistics.median(values), min(values), max(values), len(values)) if values else None
 
 
 class Level(NamedTuple):
@@ -77,8 +74,7 @@ class Footprint:
     def of(cls, recording: Recording) -> Self:
         """Return the facts of a recording."""
         timeline, metadata = Timeline.of(recording), recording.metadata
-        facts = metadata.facts
-        repeat = facts.get(_REPEAT, {})
+        facts, repeated = metadata.facts, Repeated.of(metadata)
         is_measured = metadata.provenance is Provenance.MEASURED
         return cls(
             recording_id=metadata.id,
@@ -89,11 +85,11 @@ class Footprint:
             reserved_bytes=peak_reserved_bytes(recording, timeline.lane),
             operators=_operators(timeline),
             host_bytes=_host_bytes(recording, timeline),
-            cpu_seconds=Spread.of(repeat.get("cpu_seconds")),
-            wall_seconds=Spread.of(repeat.get("wall_seconds")),
+            cpu_seconds=Spread.of(repeated.cpu_seconds),
+            wall_seconds=Spread.of(repeated.wall_seconds),
             estimated_step_seconds=None if is_measured else facts.get("estimated_step_seconds"),
             losses=_losses(recording) if is_measured else (),
-            repeated_losses=tuple(repeat.get("losses", ())),
+            repeated_losses=repeated.losses,
             notes=tuple(facts.get("notes", ())),
         )
 

@@ -9,7 +9,7 @@ import torch
 from profiler import workloads
 from profiler.capture.gpu import allocating_with
 from profiler.capture.recorder import Recorder
-from profiler.capture.repeat import FACT, repeat_job
+from profiler.capture.repeat import repeat_job
 from profiler.errors import CaptureUnavailable
 from profiler.optimizations.registry import lacks_engine, setup_for, validate
 from profiler.recording import Metadata, Provenance
@@ -61,7 +61,7 @@ def _record(job: Job, setup: workloads.Setup, path: Path, key: str | None, progr
         recorder.stop(error)
         raise
     recorder.pause()
-    recorder.add_facts(notes=setup.notes, **{FACT: repeat_job(job, progress)})
+    recorder.add_facts(notes=setup.notes, **repeat_job(job, progress).to_facts())
     return recorder.stop()
 
 

@@ -8,36 +8,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from profiler import workloads
+from profiler.capture.repeated import Repeated
 from profiler.optimizations.registry import setup_for
 from profiler.recording import Phase
 from profiler.spec import Job
 from profiler.tracing.observer import ProgressCallback
 from profiler.tracing.progress import Progress
 
-FACT = "repeat"
 
-
-def repeat_job(job: Job, progress: ProgressCallback | None = None) -> dict[str, Any]:
+def repeat_job(job: Job, progress: ProgressCallback | None = None) -> Repeated:
     """Run a job's steps and return what each took.
 
     Args:
         job: validated; its device is here.
         progress: is told at every step.
-
-    Returns:
-        Plain data, one value a step after the warm-up: cpu_seconds (processor time of this process), wall_seconds, losses (none without
-        training).
     """
     clock = _Clock(job, progress)
     workloads.run(job, setup_for(job), clock)
-    return {"cpu_seconds": clock.cpu_seconds, "wall_seconds": clock.wall_seconds, "losses": clock.losses}
+    return Repeated(cpu_seconds=tuple(clock.cpu_seconds), wall_seconds=tuple(clock.wall_seconds), losses=tuple(clock.losses))
 
 
 class _Clock:

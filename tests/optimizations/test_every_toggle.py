@@ -22,6 +22,7 @@ from profiler.analysis.blocks import Blocks
 from profiler.analysis.equality import compare_recordings
 from profiler.analysis.timeline import Timeline
 from profiler.capture import engine
+from profiler.capture.repeated import Repeated
 from profiler.errors import SpecError
 from profiler.optimizations.registry import REGISTRY, validate
 from profiler.planner.validation import measure_and_simulate
@@ -50,7 +51,7 @@ def run_both(job: Job) -> Pair:
     gc.collect()  # models of earlier runs that refer to themselves would count as memory that was there before
     gc.freeze()  # what is left is no part of the run, and a million objects need not be looked through for it
     try:
-        with TemporaryDirectory() as folder, patch.object(engine, "repeat_job", lambda *_: {}):  # its times are of no interest here
+        with TemporaryDirectory() as folder, patch.object(engine, "repeat_job", lambda *_: Repeated()):  # its times are of no interest here
             return Pair(*measure_and_simulate(job, "cpu", Path(folder)))
     finally:
         gc.unfreeze()

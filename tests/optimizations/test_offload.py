@@ -49,9 +49,8 @@ def peak(recording: Recording, device: int) -> dict[Category, int]:
     return line.categories_at(line.peak_event)
 
 
-def losses(*toggles: str, **options: Any) -> list[float]:
-    found: list[float] = repeat_job(validate(job(*toggles, steps=3, seq=16, **options)))["losses"]
-    return found
+def losses(*toggles: str, **options: Any) -> tuple[float, ...]:
+    return repeat_job(validate(job(*toggles, steps=3, seq=16, **options))).losses
 
 
 @pytest.mark.parametrize(
