@@ -18,8 +18,8 @@ class RecordedOom(NamedTuple):
 
     device: int
     requested_bytes: int
-    device_free_bytes: int
-    """What the driver had left."""
+    device_free_bytes: int | None
+    """What the driver had left; None where that was not recorded."""
     rank: int = 0
     """Of several processes, which."""
 
@@ -37,8 +37,8 @@ def recorded_ooms(metadata: Metadata) -> list[RecordedOom]:
     return [oom for oom in found if oom is not None]
 
 
-def free_bytes_at_ooms(metadata: Metadata, device: int, rank: int, requested_bytes: Sequence[int]) -> list[int]:
-    """Return what the driver had left at each error of one memory; 0 where the recording does not say, which keeps only the last ones.
+def free_bytes_at_ooms(metadata: Metadata, device: int, rank: int, requested_bytes: Sequence[int]) -> list[int | None]:
+    """Return what the driver had left at each error of one memory; None where the recording does not say, which keeps only the last ones.
 
     Args:
         metadata: of the recording.
@@ -47,7 +47,7 @@ def free_bytes_at_ooms(metadata: Metadata, device: int, rank: int, requested_byt
         requested_bytes: what each of the errors could not have, in the order of time.
     """
     known = [oom for oom in recorded_ooms(metadata) if (oom.device, oom.rank) == (device, rank)]
-    free = [0] * len(requested_bytes)
+    free: list[int | None] = [None] * len(requested_bytes)
     for from_end in range(1, min(len(known), len(free)) + 1):
         if known[-from_end].requested_bytes == requested_bytes[-from_end]:
             free[-from_end] = known[-from_end].device_free_bytes
@@ -56,5 +56,7 @@ def free_bytes_at_ooms(metadata: Metadata, device: int, rank: int, requested_byt
 
 def _oom(row: Any) -> RecordedOom | None:
     given = RecordedOom._field_defaults | row if isinstance(row, dict) else {}
-    values: list[Any] = [given.get(name) for name in RecordedOom._fields]
-    return RecordedOom(*values) if all(type(value) is int for value in values) else None
+    values: dict[str, Any] = {name: given.get(name) for name in RecordedOom._fields}
+    free = values.pop("device_free_bytes")
+    whole = (free is None or type(free) is int) and all(type(value) is int for value in values.values())
+    return RecordedOom(device_free_bytes=free, **values) if whole else None

@@ -37,8 +37,8 @@ class RecordedFailure:
     """How many such errors were recorded; this is the last one."""
     reserved_bytes: int
     """When it came, as recorded."""
-    device_free_bytes: int
-    """What the driver had left; 0 where the recording does not say."""
+    device_free_bytes: int | None
+    """What the driver had left; None where the recording does not say."""
     explanation: Explanation | None
     """Its settings are tried up to the request that failed; None where the replay does not fail just there."""
     caveat: str
@@ -46,19 +46,25 @@ class RecordedFailure:
 
     @property
     def capacity_bytes(self) -> int:
-        """What the allocator could have reserved, as the recording implies."""
-        return self.reserved_bytes + self.device_free_bytes
+        """What the allocator could have reserved, as the recording implies; the least where it does not say what the driver had left."""
+        return self.reserved_bytes + (self.device_free_bytes or 0)
 
     def sentences(self) -> list[str]:
         """Return the error in words."""
-        implied = (
-            f"When it came, {format_bytes(self.reserved_bytes)} were reserved and the driver had {format_bytes(self.device_free_bytes)} "
-            f"free: the recording implies {format_bytes(self.capacity_bytes)} for the allocator; what else was on the card counts as taken."
-        )
+        implied = self._implied()
         if self.explanation is None:
             return [implied, self.caveat]
         after = "Settings were tried up to this request; what would have come after it is not in the recording."
         return [implied, *self.explanation.sentences(), after]
+
+    def _implied(self) -> str:
+        reserved = f"When it came, {format_bytes(self.reserved_bytes)} were reserved"
+        if self.device_free_bytes is None:
+            return f"{reserved}; the recording does not say what the driver had free, which counts as nothing."
+        return (
+            f"{reserved} and the driver had {format_bytes(self.device_free_bytes)} free: the recording implies "
+            f"{format_bytes(self.capacity_bytes)} for the allocator; what else was on the card counts as taken."
+        )
 
 
 def explain_recorded_failure(
@@ -79,9 +85,10 @@ def explain_recorded_failure(
     failed = np.flatnonzero(pc.equal(segments["action"].cast(pa.string()), "oom").to_numpy(zero_copy_only=False))
     reserved_bytes = int(signed_bytes(segments)[: failed[-1]].sum())
     requested = read_numbers(segments["bytes"])[failed].tolist()
-    device_free_bytes = max(free_bytes_at_ooms(recording.metadata, lane.device, lane.rank, requested)[-1], 0)
+    free_bytes = free_bytes_at_ooms(recording.metadata, lane.device, lane.rank, requested)[-1]
+    device_free_bytes = None if free_bytes is None else max(free_bytes, 0)
     found = recorded(recording, lane.device, lane.rank)
-    explanation, caveat = _explained(found, reserved_bytes, reserved_bytes + device_free_bytes, told)
+    explanation, caveat = _explained(found, reserved_bytes, reserved_bytes + (device_free_bytes or 0), told)
     return RecordedFailure(
         facts=facts,
         num_failures=len(failed),

@@ -163,7 +163,7 @@ def _facts(failure: RecordedFailure, lane: Lane) -> MemoryFacts:
         source=RECORDING,
         device=_gpu(lane),
         requested_bytes=failure.facts["requested_bytes"],
-        free_bytes=failure.device_free_bytes or None,
+        free_bytes=failure.device_free_bytes,
         allocated_bytes=allocated_bytes,
         unallocated_bytes=failure.reserved_bytes - allocated_bytes if knows_reserved else None,
     )

@@ -123,7 +123,7 @@ class CudaJoin:
         else:
             address = None
         if entry.action == "oom":
-            self.ooms.append(RecordedOom(device, entry.num_bytes, entry.device_free_bytes or 0))
+            self.ooms.append(RecordedOom(device, entry.num_bytes, entry.device_free_bytes))
         rows.add(time_ns, device, entry.action, address, entry.num_bytes, entry.stream, self._stacks.number(entry.frames))
 
     def _settle(self, segments: list[HeldSegment], time_ns: int, rows: SegmentRows) -> None:

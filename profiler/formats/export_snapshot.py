@@ -46,8 +46,8 @@ class _Event(NamedTuple):
     row: int
     """Of `Recording.events`; -1 for a segment's."""
     stack: int
-    device_free_bytes: int = 0
-    """Where memory ran out, what the driver had left; 0 where that is not known, too."""
+    device_free_bytes: int | None = None
+    """Where memory ran out, what the driver had left, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _recorded(recording: Recording, device: int, rank: int) -> _History:
     for order, (action, address, num_bytes, stream, time_us, stack) in enumerate(zip(*_columns(segments, names), strict=True)):
         ranges.take(action, address, num_bytes, max(stream, 0))
         if action != Action.PREEXISTING.value:
-            left = next(free) if action == "oom" else 0
+            left = next(free) if action == "oom" else None
             own.append((time_us, -len(segments) + order, _Event(action, address, num_bytes, max(stream, 0), time_us, -1, stack, left)))
     for row, values in zip(rows.tolist(), zip(*_columns(events, _EVENT_COLUMNS), strict=True), strict=True):
         action, requested, block_bytes, block, address, stream, time_us, stack = values
@@ -314,7 +314,7 @@ def _entries(recording: Recording, history: _History, frames: _Frames, labels: M
     for event in history.events:
         entry: dict[str, Any] = {"action": event.action, "addr": event.address, "size": event.num_bytes, "stream": event.stream}
         if event.action == "oom":
-            entry["device_free"] = event.device_free_bytes
+            entry["device_free"] = event.device_free_bytes or 0  # torch's tools need a number
             del entry["addr"]
         label = labels.get(blocks[event.row], "") if blocks and event.row >= 0 else ""
         entry |= {"time_us": origin + int(event.time_us), "compile_context": "N/A", "user_metadata": label}

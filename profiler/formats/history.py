@@ -63,8 +63,8 @@ class DeviceHistory:
     """int64 microseconds since the epoch; None before torch 2.2."""
     stacks: Array
     """int32, places in `Snapshot.stacks`; `NO_STACK` where none was recorded."""
-    device_free_bytes: dict[int, int] = field(default_factory=dict)
-    """By place of an out-of-memory event, what the driver had left."""
+    device_free_bytes: dict[int, int | None] = field(default_factory=dict)
+    """By place of an out-of-memory event, what the driver had left; None where it does not say."""
     labels: dict[str, LabelColumn] = field(default_factory=dict)
     """Of `LABELS`, those that hold anything."""
     pools: LabelColumn | None = None
@@ -83,7 +83,7 @@ class HistoryColumns:
         self._parts: list[tuple[Array, ...]] = []
         self._label_codes: dict[str, list[Array]] = {}
         self._label_names: dict[str, dict[Any, int]] = {}
-        self._device_free: dict[int, int] = {}
+        self._device_free: dict[int, int | None] = {}
         self._num_events = 0
         self.num_unknown_actions = 0
         self.keys: set[str] = set()
@@ -113,8 +113,8 @@ class HistoryColumns:
             if name in self._label_codes or name in batch[0] or name in batch[-1]:
                 self._labels(name, column(batch, name))
         for row in np.flatnonzero(actions == ACTION_CODES["oom"]).tolist():
-            free = batch[row].get("device_free", 0)
-            self._device_free[self._num_events + row] = free if type(free) is int and 0 <= free <= MAX_BYTES else 0
+            free = batch[row].get("device_free")
+            self._device_free[self._num_events + row] = free if type(free) is int and 0 <= free <= MAX_BYTES else None
         self._parts.append((actions, *numbers, times, stacks))
         self._num_events += len(batch)
 

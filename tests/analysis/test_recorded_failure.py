@@ -30,9 +30,9 @@ FRAGMENTED = [  # two segments of 20 MiB, half of each freed: 22 MiB are free in
 ]
 
 
-def failed_on(capacity_mib: int, program: list[Any], requested_mib: int, free_mib: int) -> Recording:
-    """Return the recording of a program that ran out of memory, with what the driver had left."""
-    facts = oom_facts([RecordedOom(0, requested_mib * MIB, free_mib * MIB)])
+def failed_on(capacity_mib: int, program: list[Any], requested_mib: int, free_mib: int | None) -> Recording:
+    """Return the recording of a program that ran out of memory, with what the driver had left where that is known."""
+    facts = oom_facts([RecordedOom(0, requested_mib * MIB, None if free_mib is None else free_mib * MIB)])
     return run_on_gpu(program, capacity_bytes=capacity_mib * MIB, facts=facts).recording
 
 
@@ -54,6 +54,15 @@ def test_a_recorded_error_is_explained_on_the_card_that_it_implies() -> None:
     assert why.smallest_capacity_bytes == 58 * MIB
     [pages] = [trial for trial in why.remedies if trial.name == "expandable_segments:True"]
     assert pages.peak_reserved_bytes == 40 * MIB, "the two holes touch and hold 18 MiB"
+
+
+def test_a_driver_that_had_nothing_left_is_not_one_that_nothing_is_known_of() -> None:
+    nothing, unknown = (explained(failed_on(40, FRAGMENTED, 18, free)) for free in (0, None))
+
+    assert (nothing.device_free_bytes, unknown.device_free_bytes) == (0, None)
+    assert "the driver had 0 B free: the recording implies 40.0 MiB" in nothing.sentences()[0]
+    assert "the recording does not say what the driver had free" in unknown.sentences()[0]
+    assert nothing.capacity_bytes == unknown.capacity_bytes == 40 * MIB, "the least that it can have been"
 
 
 def test_what_is_said_names_what_the_recording_implies() -> None:

@@ -53,9 +53,9 @@ def failed(tmp_path: Path, requested_bytes: int, *, free: int = 0, settings: dic
 def test_free_memory_is_told_by_why_it_was_of_no_use(tmp_path: Path) -> None:
     said = failed(tmp_path, 12 * MIB)
 
-    assert said.verdict == ("12.0 MiB could not be had on GPU 0: tensors held 21.0 MiB of 62.0 MiB that PyTorch had reserved."), (
-        "what was given back before the request failed is not reserved"
-    )
+    assert said.verdict == (
+        "12.0 MiB could not be had on GPU 0: tensors held 21.0 MiB of 62.0 MiB that PyTorch had reserved, and the driver had 0 B left."
+    ), "what was given back before the request failed is not reserved"
     assert said.explanation[-4:] == (
         "The largest free block that could be used was 10.0 MiB.",
         "30.0 MiB were free but kept for another stream.",

@@ -133,6 +133,15 @@ def test_out_of_memory_events_labels_and_pools_are_kept(tmp_path: Path) -> None:
     assert [read.pools.names[code] for code in read.pools.codes.tolist()] == ["0,0", "3,1", "0,0"]
 
 
+@pytest.mark.parametrize("said", [{}, {"device_free": None}, {"device_free": -1}, {"device_free": "3"}])
+def test_an_error_that_does_not_say_what_was_free_leaves_that_open(tmp_path: Path, said: dict[str, Any]) -> None:
+    history = History().alloc(BASE, 512).add("oom", 0, 7 * MIB, **said)
+
+    (read,) = read_snapshot(write(tmp_path / "a.pickle", snapshot([], [history.events]))).devices
+
+    assert read.device_free_bytes == {1: None}
+
+
 def test_events_of_a_kind_that_is_not_known_are_left_out_and_said(tmp_path: Path) -> None:
     history = History().alloc(BASE, 512, user_metadata="first").add("teleport", BASE, 512).alloc(BASE + 512, 512, user_metadata="second")
     history.add("teleport", BASE, 512).add("oom", 0, 7 * MIB, device_free=3 * MIB)
