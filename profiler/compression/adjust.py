@@ -13,7 +13,7 @@ from profiler.optimizations.base import Parameter, ParameterKind, Value
 from profiler.spec import Toggle
 
 _SHARE_STEP = 0.1
-_CODER, _TRAINING = Toggle("huffman"), Toggle("fine-tune")
+_CODER, _TRAINING = Toggle("ans"), Toggle("fine-tune")
 Stages = tuple[Toggle, ...]
 
 

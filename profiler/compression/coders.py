@@ -1,11 +1,10 @@
 """Symbols of a byte <-> fewer bytes, without loss. Every coder writes what its decoder needs, so a stream and its count are enough.
 
-Huffman's code is made and read with numpy; `constriction` does asymmetric numeral systems, and pyarrow, which is here anyway, zstd.
+`constriction` does Huffman's codes, a symbol a call, and asymmetric numeral systems, a stream a call; pyarrow, which is here anyway, zstd.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,10 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 Symbols = NDArray[np.uint8]
-MAX_CODE_BITS = 32
 _MOST_FREQUENT = 2**16 - 1
 _CHUNK = 1 << 16
-"""Symbols that are decoded at a time: bounds the memory that decoding takes."""
+"""Symbols that are Python's numbers at a time: bounds the memory that coding takes."""
 
 
 @dataclass(frozen=True)
@@ -59,91 +57,41 @@ def _decode_fixed(data: bytes, count: int) -> Symbols:
     return unpack_bits(data[1:], data[0], count)
 
 
-def code_lengths(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the length of each symbol's Huffman code in bits, 0 for symbols that do not occur; a lone symbol has one bit."""
-    heap = [(int(count), symbol, [symbol]) for symbol, count in enumerate(counts) if count]
-    lengths = np.zeros(len(counts), np.int64)
-    if len(heap) == 1:
-        lengths[heap[0][1]] = 1
-        return lengths
-    heapq.heapify(heap)
-    while len(heap) > 1:
-        (one, first, left), (other, _, right) = heapq.heappop(heap), heapq.heappop(heap)
-        lengths[left + right] += 1
-        heapq.heappush(heap, (one + other, first, left + right))
-    return lengths
-
-
-def canonical_codes(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the code of each symbol, as a number of `code_lengths` bits: ascending by length, then by symbol."""
-    codes = np.zeros(len(lengths), np.int64)
-    code = previous = 0
-    for symbol in sorted(np.flatnonzero(lengths), key=lambda symbol: (lengths[symbol], symbol)):
-        code <<= int(lengths[symbol]) - previous
-        codes[symbol], previous = code, int(lengths[symbol])
-        code += 1
-    return codes
-
-
 def _encode_huffman(symbols: Symbols) -> bytes:
-    """Number of symbols in the table - 1, a byte with the length of each, then chunks of codes, each with its length in bytes."""
+    """The table of frequencies, then the codes' words: the library gives the shortest codes to the most frequent symbols that occur."""
     if not len(symbols):
         return b""
-    counts = np.bincount(symbols)
-    lengths = code_lengths(counts)
-    while lengths.max() > MAX_CODE_BITS:  # only absurdly uneven counts make such codes; even them out
-        counts = np.where(counts > 0, counts // 2 + 1, 0)
-        lengths = code_lengths(counts)
-    codes = canonical_codes(lengths)
-    parts = [bytes([len(lengths) - 1]), lengths.astype(np.uint8).tobytes()]
+    import constriction
+
+    counts = _frequencies(np.bincount(symbols))
+    present = np.flatnonzero(counts)
+    ranks = np.zeros(len(counts), np.uint8)
+    ranks[present] = np.arange(len(present))
+    book = constriction.symbol.huffman.EncoderHuffmanTree(counts[present].astype(np.float64))
+    coder = constriction.symbol.QueueEncoder()
+    encode = coder.encode_symbol
     for start in range(0, len(symbols), _CHUNK):
-        chunk = symbols[start : start + _CHUNK]
-        data = np.packbits(_code_bits(codes[chunk], lengths[chunk])).tobytes()
-        parts += [len(data).to_bytes(4, "little"), data]
-    return b"".join(parts)
-
-
-def _code_bits(codes: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the bits of codes of different lengths, one after the other."""
-    ends = lengths.cumsum()
-    place = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
-    return ((np.repeat(codes, lengths) >> (np.repeat(lengths, lengths) - 1 - place)) & 1).astype(np.uint8)
+        for rank in ranks[symbols[start : start + _CHUNK]].tolist():
+            encode(rank, book)
+    words, _ = coder.get_compressed_and_bitrate()
+    return _table(counts) + words.astype("<u4").tobytes()
 
 
 def _decode_huffman(data: bytes, count: int) -> Symbols:
     if not count:
         return np.zeros(0, np.uint8)
-    num_symbols = data[0] + 1
-    lengths = np.frombuffer(data, np.uint8, num_symbols, 1).astype(np.int64)
-    at, decoded = 1 + num_symbols, []
-    for start in range(0, count, _CHUNK):
-        size = int.from_bytes(data[at : at + 4], "little")
-        decoded.append(_decode_chunk(data[at + 4 : at + 4 + size], lengths, min(_CHUNK, count - start)))
-        at += 4 + size
-    return np.concatenate(decoded)
+    import constriction
 
-
-def _decode_chunk(data: bytes, lengths: NDArray[np.int64], count: int) -> Symbols:
-    """Return the symbols of one chunk: which code would start at each bit is found at once, then the codes are followed."""
-    longest = int(lengths.max())
-    bits = np.concatenate([np.unpackbits(np.frombuffer(data, np.uint8)).astype(np.int64), np.zeros(longest, np.int64)])
-    windows = np.zeros(len(bits) - longest, np.int64)
-    for place in range(longest):
-        windows = windows << 1 | bits[place : place + len(windows)]
-    present = np.flatnonzero(lengths)
-    order = present[np.lexsort((present, lengths[present]))]
-    first = canonical_codes(lengths)[order] << (longest - lengths[order])
-    found = order[np.searchsorted(first, windows, side="right") - 1]
-    symbols, steps = found.tolist(), lengths[found].tolist()
-    decoded, at = [], 0
-    for _ in range(count):
-        decoded.append(symbols[at])
-        at += steps[at]
-    return np.array(decoded, np.uint8)
+    counts, words = _counts_and_words(data)
+    present = np.flatnonzero(counts)
+    book = constriction.symbol.huffman.DecoderHuffmanTree(counts[present].astype(np.float64))
+    decode = constriction.symbol.QueueDecoder(words).decode_symbol
+    ranks = np.fromiter((decode(book) for _ in range(count)), np.uint8, count)
+    return present.astype(np.uint8)[ranks]
 
 
 def _encode_ans(symbols: Symbols) -> bytes:
-    """Number of symbols in the table - 1, the frequency of each in 2 bytes, then the coder's words."""
+    """The table of frequencies, then the coder's words."""
     if not len(symbols):
         return b""
     import constriction
@@ -152,7 +100,7 @@ def _encode_ans(symbols: Symbols) -> bytes:
     coder = constriction.stream.stack.AnsCoder()
     coder.encode_reverse(symbols.astype(np.int32), _model(counts))
     words: NDArray[np.uint32] = coder.get_compressed()
-    return bytes([len(counts) - 1]) + counts.tobytes() + words.astype("<u4").tobytes()
+    return _table(counts) + words.astype("<u4").tobytes()
 
 
 def _decode_ans(data: bytes, count: int) -> Symbols:
@@ -160,9 +108,7 @@ def _decode_ans(data: bytes, count: int) -> Symbols:
         return np.zeros(0, np.uint8)
     import constriction
 
-    num_symbols = data[0] + 1
-    counts = np.frombuffer(data, "<u2", num_symbols, 1)
-    words = np.frombuffer(data, "<u4", offset=1 + counts.nbytes).astype(np.uint32)
+    counts, words = _counts_and_words(data)
     decoded: NDArray[np.int32] = constriction.stream.stack.AnsCoder(words).decode(_model(counts), count)
     return decoded.astype(np.uint8)
 
@@ -171,6 +117,17 @@ def _frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
     """Return counts brought to 16 bits; what occurs has at least 1."""
     scaled = np.rint(counts * (_MOST_FREQUENT / max(int(counts.max()), 1)))
     return np.where(counts > 0, np.maximum(scaled, 1), 0).astype("<u2")
+
+
+def _table(counts: NDArray[np.uint16]) -> bytes:
+    """Number of symbols in the table - 1, and the frequency of each in 2 bytes."""
+    return bytes([len(counts) - 1]) + counts.tobytes()
+
+
+def _counts_and_words(data: bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
+    """Return what `_table` wrote, and the words behind it."""
+    counts = np.frombuffer(data, "<u2", data[0] + 1, 1)
+    return counts, np.frombuffer(data, "<u4", offset=1 + counts.nbytes).astype(np.uint32)
 
 
 def _model(counts: NDArray[np.uint16]) -> object:

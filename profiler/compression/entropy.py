@@ -21,7 +21,7 @@ from profiler.compression.held import tensors_of
 from profiler.compression.streams import GAP_BITS, Layout, Streams, bits_for, byte_streams, index_streams
 from profiler.compression.subject import Subject
 
-MAGIC = b"headroom-weights-1\n"
+MAGIC = b"headroom-weights-2\n"
 
 
 def write_fixed(subject: Subject) -> None:

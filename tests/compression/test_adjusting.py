@@ -16,13 +16,13 @@ from profiler.compression.target import Goal
     ("names", "goal", "expected"),
     [
         (("packed-int",), Goal.MEMORY, ["packed-int:bits=2", "packed-int:bits=8"]),
-        (("packed-int:bits=1",), Goal.DISK, ["packed-int:bits=2", "packed-int:bits=1 + huffman"]),
+        (("packed-int:bits=1",), Goal.DISK, ["packed-int:bits=2", "packed-int:bits=1 + ans"]),
         (("prune:amount=0.9",), Goal.MEMORY, ["prune:amount=0.8", "prune:amount=0.9 + fine-tune"]),
         (("prune", "fine-tune", "store-csr"), Goal.MEMORY, [f"prune:amount={x} + fine-tune + store-csr" for x in (0.4, 0.6)]),
         (("low-rank", "zstd"), Goal.DISK, ["low-rank:rank=36 + zstd", "low-rank:rank=60 + zstd", "low-rank + fine-tune + zstd"]),
         (("layer-drop",), Goal.MEMORY, ["layer-drop:count=2", "layer-drop + fine-tune"]),
         (("bfloat16",), Goal.MEMORY, []),
-        ((), Goal.DISK, ["huffman"]),
+        ((), Goal.DISK, ["ans"]),
     ],
 )
 def test_each_neighbour_is_one_step_away(names: tuple[str, ...], goal: Goal, expected: list[str]) -> None:
