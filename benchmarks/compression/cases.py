@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from profiler.compression.default_lab import default_lab
 from profiler.compression.experiment import Experiment
+from profiler.compression.sparse_formats import BLOCK_SIZES
 
 SWEEPS: tuple[tuple[str, ...], ...] = (
     ("intx-weight-only:bits=2",),
@@ -15,6 +16,9 @@ SWEEPS: tuple[tuple[str, ...], ...] = (
     *((f"prune-global:amount={share}",) for share in (0.3, 0.5, 0.7, 0.8, 0.9)),
     *((f"prune-global:amount={share}", "fine-tune") for share in (0.5, 0.7, 0.8, 0.9)),
     ("prune-2-4", "fine-tune", "store-2-4"),
+    ("prune-global:amount=0.7", "store-bsr"),
+    *((f"prune-blocks:amount=0.7,block={size}", f"store-bsr:block={size}") for size in BLOCK_SIZES),
+    *((f"prune-blocks:amount=0.7,block={size}", "fine-tune", f"store-bsr:block={size}") for size in (4, 16)),
     ("prune-structured:amount=0.5",),
     ("prune-structured:amount=0.5", "fine-tune"),
     *((f"low-rank:rank={rank}",) for rank in (16, 32, 64)),

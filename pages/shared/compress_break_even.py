@@ -14,7 +14,8 @@ from profiler.spec import Toggle
 
 _MOST = 65_536
 _DEFAULT = Products()
-_FORMATS = ("csr-int32", "coo", "bitmask")
+_STORED = (("prune", "csr-int32"), ("prune", "coo"), ("prune", "bitmask"), ("prune-blocks", "bsr-4"))
+"""What makes the zeros of a model that is measured as a whole, and the format that leaves them out."""
 _AMOUNTS = ("0.5", "0.7", "0.9", "0.98")
 _NUMBERS = {"float32": 4, "bfloat16": 2, "int8": 1}
 
@@ -48,8 +49,8 @@ def draw(model: str) -> None:
     components.table(table, key="break_even", alt="Formats: from how many zeros on each is smaller and faster than dense", height="content")
     st.caption("Zeros from which a format is smaller, by formula, and faster, as measured; none where it is at no share that was tried.")
     sweep = [
-        Experiment(model=model, stages=(Toggle("prune", (("amount", amount),)), store_toggle(name)))
-        for name in _FORMATS
+        Experiment(model=model, stages=(Toggle(pruning, (("amount", amount),)), store_toggle(name)))
+        for pruning, name in _STORED
         for amount in _AMOUNTS
     ]
     compress_runs.offer(sweep, label="Measure the whole model, too", key="compress_sweep")

@@ -10,7 +10,12 @@ from profiler.compression.registry import PIPELINES, TECHNIQUES
 
 FIRST = "fine-tune"
 """Done before all others: alone it is the control of every pipeline that has it, which is then not trained again."""
-_BEFORE: Mapping[str, tuple[str, ...]] = {"store-2-4": ("prune-2-4",), "fixed": ("k-means",), "huffman": ("k-means",)}
+_BEFORE: Mapping[str, tuple[str, ...]] = {
+    "store-bsr": ("prune-blocks:amount=0.7",),
+    "store-2-4": ("prune-2-4",),
+    "fixed": ("k-means",),
+    "huffman": ("k-means",),
+}
 _BEFORE_SPARSE = ("prune-global:amount=0.7",)
 """A share of zeros at which formats differ: some are smaller than dense, others not yet."""
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from profiler.compression.products import FORMATS, SHARES, Products, ProductTime
 from profiler.compression.prune import two_of_four
+from profiler.compression.sparse_formats import BLOCK_SIZES
 from profiler.compression.sparse_storage import BitmaskLinear, SparseLinear, TwoOfFourLinear, bsr, csr
 
-_BLOCK = 4
 _ROUNDS = 7
 _FEWEST_SECONDS = 0.002
 """A round repeats the product for so long: the clock has a grain."""
@@ -58,16 +58,20 @@ def _single(weight: Tensor, share: float) -> Tensor:
     return weight * (torch.rand_like(weight) >= share)
 
 
-def _blocked(weight: Tensor, share: float) -> Tensor:
-    keep = torch.rand(weight.shape[0] // _BLOCK, weight.shape[1] // _BLOCK) >= share
-    return weight * keep.repeat_interleave(_BLOCK, 0).repeat_interleave(_BLOCK, 1)
+def _blocked(weight: Tensor, share: float, block: int) -> Tensor:
+    keep = torch.rand(weight.shape[0] // block, weight.shape[1] // block) >= share
+    return weight * keep.repeat_interleave(block, 0).repeat_interleave(block, 1)
+
+
+def _bsr(block: int) -> Callable[[Tensor, float], nn.Module]:
+    return lambda weight, share: SparseLinear(bsr(_blocked(weight, share, block), block), None)
 
 
 _MAKE: Mapping[str, Callable[[Tensor, float], nn.Module]] = {
     "coo": lambda weight, share: SparseLinear(_single(weight, share).to_sparse().coalesce(), None),
     "csr-int64": lambda weight, share: SparseLinear(csr(_single(weight, share)), None),
     "csr-int32": lambda weight, share: SparseLinear(csr(_single(weight, share), torch.int32), None),
-    "bsr-4": lambda weight, share: SparseLinear(bsr(_blocked(weight, share), _BLOCK), None),
+    **{f"bsr-{size}": _bsr(size) for size in BLOCK_SIZES},
     "bitmask": lambda weight, share: BitmaskLinear(_single(weight, share), None),
     "2:4": lambda weight, share: TwoOfFourLinear(weight * two_of_four(weight), None),
 }

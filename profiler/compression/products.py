@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from profiler.compression.sparse_formats import BLOCK_SIZES
 from profiler.errors import SpecError
 
-MULTIPLE = 4
-"""Of rows and columns: what 2:4 and blocks of 4 x 4 ask for."""
+MULTIPLE = max(BLOCK_SIZES)
+"""Of rows and columns: what the largest blocks ask for."""
 MOST_NUMBERS = 2**22
 """Of a matrix: a larger one takes minutes, and its dense form more memory than a trial should."""
 MOST_INPUTS = 512
 SHARES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 """Of zeros, at which products are timed."""
-FORMATS = ("coo", "csr-int64", "csr-int32", "bsr-4", "bitmask", "2:4")
+FORMATS = ("coo", "csr-int64", "csr-int32", *(f"bsr-{size}" for size in BLOCK_SIZES), "bitmask", "2:4")
 """Those of `sparse_formats.FORMATS` that are timed."""
 _TIMED_AS = {"csr-as-torch-makes-it": "csr-int64"}
 """What differs in the bytes that it holds alone."""

@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+BLOCK_SIZES = (4, 8, 16, 32)
+"""Rows and columns of a block, of the block format: matrices of language models divide into them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
@@ -72,6 +75,16 @@ def two_of_four_bytes(matrix: Matrix) -> int:
     return kept * matrix.itemsize + math.ceil(kept * 2 / 8)
 
 
+def _bsr(block: int) -> Format:
+    return Format(
+        name=f"bsr-{block}",
+        label=f"BSR, {block} x {block}, pruned in blocks",
+        formula=f"{4 * block**2 + 8} x blocks + 8 x (rows / {block} + 1)",
+        num_bytes=lambda matrix: bsr_bytes(matrix, block),
+        runs="yes",
+    )
+
+
 FORMATS: Mapping[str, Format] = {
     item.name: item
     for item in (
@@ -91,13 +104,7 @@ FORMATS: Mapping[str, Format] = {
             runs="yes",
         ),
         Format(name="csr-int32", label="CSR, 32-bit indices", formula="8 x nonzeros + 4 x (rows + 1)", num_bytes=csr_bytes, runs="yes"),
-        Format(
-            name="bsr-4",
-            label="BSR, 4 x 4, pruned in blocks",
-            formula="72 x blocks + 8 x (rows / 4 + 1)",
-            num_bytes=lambda matrix: bsr_bytes(matrix, 4),
-            runs="yes",
-        ),
+        *map(_bsr, BLOCK_SIZES),
         Format(name="bitmask", label="Bitmask", formula="4 x nonzeros + numbers / 8", num_bytes=bitmask_bytes, runs="after expanding"),
         Format(
             name="2:4", label="2:4", formula="2 x numbers + numbers / 8", num_bytes=two_of_four_bytes, runs="on CUDA; else after expanding"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from profiler.compression.layers import Matrix, replace_module
-from profiler.compression.prune import two_of_four
+from profiler.compression.prune import block_norms, divided, two_of_four
 from profiler.compression.subject import Subject
 
 
@@ -119,11 +119,13 @@ def store_coo(subject: Subject) -> None:
 def store_bsr(subject: Subject, block: str) -> None:
     """Store matrices as BSR; those that do not divide into blocks stay."""
     size = int(block)
-    _store(
-        subject,
-        lambda weight, bias: SparseLinear(bsr(weight, size), bias),
-        lambda matrix: all(length % size == 0 for length in matrix.weight.shape),
-    )
+    found = divided(subject, _linear(subject), size)
+    norms = [block_norms(matrix.weight, size) for matrix in found]
+    empty = sum(int((some == 0).sum()) for some in norms)
+    _store(subject, lambda weight, bias: SparseLinear(bsr(weight, size), bias), found)
+    subject.extra["zero_block_share"] = empty / max(1, sum(some.numel() for some in norms))
+    if found and not empty and subject.extra["zero_share"]:
+        subject.notes.append(f"No block of {size} x {size} is all zeros: the sparse form is larger than the dense one. Prune blocks first.")
 
 
 def store_bitmask(subject: Subject) -> None:
@@ -133,7 +135,8 @@ def store_bitmask(subject: Subject) -> None:
 
 def store_two_of_four(subject: Subject) -> None:
     """Store those matrices of which two of each four are zero."""
-    _store(subject, TwoOfFourLinear, lambda matrix: matrix.weight.shape[1] % 4 == 0 and is_two_of_four(matrix.weight.detach()))
+    fits = [matrix for matrix in _linear(subject) if matrix.weight.shape[1] % 4 == 0 and is_two_of_four(matrix.weight.detach())]
+    _store(subject, TwoOfFourLinear, fits)
 
 
 def is_two_of_four(weight: Tensor) -> bool:
@@ -164,9 +167,13 @@ def bsr(weight: Tensor, block: int) -> Tensor:
         return torch.sparse_bsr_tensor(made.crow_indices().clone(), made.col_indices().clone(), made.values().clone(), made.shape)
 
 
-def _store(subject: Subject, make: Callable[[Tensor, Tensor | None], nn.Module], fits: Callable[[Matrix], bool] = lambda _: True) -> None:
-    """Replace the linear layers that fit; say where the sparse form is larger than dense."""
-    found = [matrix for matrix in subject.matrices() if matrix.linear and fits(matrix)]
+def _linear(subject: Subject) -> list[Matrix]:
+    return [matrix for matrix in subject.matrices() if matrix.linear]
+
+
+def _store(subject: Subject, make: Callable[[Tensor, Tensor | None], nn.Module], found: list[Matrix] | None = None) -> None:
+    """Replace linear layers, by default all; say where the sparse form is larger than dense."""
+    found = _linear(subject) if found is None else found
     zeros = total = 0
     for matrix in found:
         weight = matrix.weight.detach()

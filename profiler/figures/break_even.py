@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from profiler.compression.products import FORMATS as TIMED
 from profiler.compression.products import ProductTime, break_even_in_time, times_of
 from profiler.compression.result import Result
-from profiler.compression.sparse_formats import FORMATS, Matrix, break_even
+from profiler.compression.sparse_formats import BLOCK_SIZES, FORMATS, Matrix, break_even
 from profiler.figures.axes import base_layout, empty_figure
 from profiler.figures.theme import Theme, ThemeName, theme_named
 from profiler.spec import Toggle
@@ -30,7 +30,8 @@ _STORED_AS = {
     "store-csr": "csr-int32",
     "store-csr:index=int64": "csr-int64",
     "store-csr:index=int64,tight=false": "csr-as-torch-makes-it",
-    "store-bsr": "bsr-4",
+    "store-bsr": f"bsr-{BLOCK_SIZES[0]}",
+    **{f"store-bsr:block={size}": f"bsr-{size}" for size in BLOCK_SIZES[1:]},
     "store-bitmask": "bitmask",
     "store-2-4": "2:4",
 }
@@ -43,7 +44,7 @@ class Stored:
 
     format: str
     zero_share: float
-    """Of the matrices that were stored so."""
+    """Of the matrices that were stored so; of their blocks where whole blocks are left out."""
     held_ratio: float
     time_ratio: float
 
@@ -53,7 +54,8 @@ def stored(results: Sequence[Result]) -> list[Stored]:
     found = []
     for result in results:
         name = _STORED_AS.get(str(result.experiment.stages[-1])) if result.experiment.stages else None
-        zeros = result.stages[-1].extra.get("zero_share") if result.stages else None
+        counted = result.stages[-1].extra if result.stages else {}
+        zeros = counted.get("zero_block_share", counted.get("zero_share"))
         if name is not None and zeros is not None and result.baseline_seconds:
             found.append(Stored(name, zeros, result.ratio("held_bytes"), result.seconds / result.baseline_seconds))
     return sorted(found, key=lambda one: (one.format, one.zero_share))

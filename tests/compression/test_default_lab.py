@@ -65,7 +65,7 @@ def test_formats_that_leave_zeros_out_follow_what_makes_zeros_and_indices_what_i
     assert before == {
         "store-csr": "prune-global:amount=0.7",
         "store-coo": "prune-global:amount=0.7",
-        "store-bsr": "prune-global:amount=0.7",
+        "store-bsr": "prune-blocks:amount=0.7",
         "store-bitmask": "prune-global:amount=0.7",
         "store-2-4": "prune-2-4",
         "fixed": "k-means",

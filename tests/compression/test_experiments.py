@@ -149,6 +149,9 @@ def test_facts_are_one_flat_row_with_the_baseline_beside_each_number() -> None:
         ("csr-int32", 0.5),
         ("bitmask", 1 / 32),
         ("bsr-4", 1 / 9),  # 72 bytes for a block that takes 64
+        ("bsr-8", 1 / 33),  # 264 for 256
+        ("bsr-16", 1 / 129),  # 1,032 for 1,024
+        ("bsr-32", 1 / 513),  # 4,104 for 4,096
     ],
 )
 def test_a_format_breaks_even_where_the_arithmetic_says(name: str, share: float) -> None:

@@ -43,7 +43,7 @@ def test_a_small_measurement_has_a_row_for_each_format_and_share_and_says_how_fa
     assert [(row.zeros, row.format) for row in rows] == [(share, name) for share in (0.0, 0.9) for name in FORMATS]
     assert all(row.seconds > 0 < row.ratio for row in rows)
     assert told[0] == ("coo with 0% zeros", 0.0)
-    assert [share for _, share in told] == pytest.approx([index / 12 for index in range(12)])
+    assert [share for _, share in told] == pytest.approx([index / 18 for index in range(18)])
 
 
 def test_every_format_of_the_chart_has_a_time() -> None:
@@ -75,8 +75,8 @@ def test_a_worker_that_says_something_else_is_told(answer: Path, said: str) -> N
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ({"rows": 70}, "multiples of 4"),
-        ({"columns": 0}, "multiples of 4"),
+        ({"rows": 72}, "multiples of 32"),
+        ({"columns": 0}, "multiples of 32"),
         ({"rows": 65_536, "columns": 65_536}, "at most 4,194,304 numbers"),
         ({"inputs": 0}, "Take 1 to 512"),
     ],

@@ -142,6 +142,12 @@ def test_measured_models_are_points_in_bytes_and_a_line_in_time() -> None:
     assert drawn(break_even_time_figure([], found), "CSR, 32-bit indices, measured") == [(0.5, 3.0), (0.9, 0.8)]
 
 
+def test_blocks_that_are_left_out_place_a_model_in_the_chart_and_not_single_zeros() -> None:
+    found = stored([result("prune:amount=0.7", "store-bsr:block=16", held=1005, zero_share=0.7, zero_block_share=0.0)])
+
+    assert drawn(break_even_figure(found, rows=64, columns=64), "BSR, 16 x 16, pruned in blocks, measured") == [(0.0, 1.005)]
+
+
 def test_times_of_products_are_a_line_a_format_and_the_table_says_from_where_on_each_is_faster() -> None:
     pairs = ((0.9, 0.5), (0.0, 4.0), (0.8, 1.5))
     times = [ProductTime(format="csr-int64", zeros=zeros, seconds=0.1, ratio=ratio) for zeros, ratio in pairs]

@@ -330,7 +330,7 @@ def test_break_even_is_drawn_from_formulas_before_anything_was_measured(opened: 
 
     assert table["smaller_from_share"]["Bitmask"] == pytest.approx(1 / 32, abs=0.001)
     assert "faster_from_share" not in table
-    assert "12 experiments" in texts(app)
+    assert "16 experiments" in texts(app)
     app.selectbox(key="linked_numbers").set_value("bfloat16").run()
     assert app.dataframe[0].value.set_index("format")["smaller_from_share"]["Bitmask"] == pytest.approx(1 / 16, abs=0.001)
 

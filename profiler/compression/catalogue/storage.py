@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from profiler.compression.base import Kind, Saves, Technique
+from profiler.compression.catalogue.pruning import block
 from profiler.optimizations.base import Parameter, ParameterKind
 
 _SPARSE = "torch.sparse: https://docs.pytorch.org/docs/stable/sparse.html"
@@ -49,15 +50,13 @@ BSR = Technique(
     saves=Saves.MEMORY,
     promise=_CLAIM,
     explanation=(
-        "Each matrix as blocks, of which those with nothing but zeros are left out. Cheap indices, but single zeros save nothing: blocks"
-        " must have been pruned as blocks."
+        "Each matrix as blocks, of which those with nothing but zeros are left out. Cheap indices, but single zeros save nothing: at 70 %"
+        " zeros anywhere hardly a block of 4 x 4 is empty. Prune blocks of this size or larger before (prune-blocks)."
     ),
     formula="(4 x block^2 + 8) x kept blocks + 8 x (block rows + 1)",
     source=_SPARSE,
     code="sparse_storage:store_bsr",
-    parameters=(
-        Parameter(name="block", kind=ParameterKind.CHOICE, default="4", choices=("4", "16", "32"), help="rows and columns of a block"),
-    ),
+    parameters=(block(),),
 )
 
 BITMASK = Technique(
