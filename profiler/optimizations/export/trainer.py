@@ -26,7 +26,7 @@ _OTHER_CLASS = {
 _OTHERWISE = (
     "The Trainer lets the logits go before backward, which this job keeps: where the peak is in backward, it needs less by them.",
     "The Trainer updates matrices first and vectors after them: temporaries of the optimizer's step meet in another order.",
-    "TRL: its SFTConfig takes these arguments too, and has packing and activation_offloading beside them.",
+    "The Trainer holds labels beside the token ids, eight bytes a token, and a few numbers of its own, four bytes each.",
 )
 _IN_THE_MODEL = ("float32", "bfloat16", "float16", "sdpa", "eager", "lora", "ia3", "freeze")
 """What the model's own lines say."""
