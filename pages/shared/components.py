@@ -100,10 +100,9 @@ def download(label: str, make: Callable[[], bytes | str], file_name: str, mime: 
 
 
 def table(frame: pd.DataFrame, *, key: str, alt: str, height: int | Literal["auto", "content"] = "auto") -> None:
-    """Draw a table: bytes in full with separators, shares in percent, headers in sentence case."""
-    st.dataframe(
-        frame, hide_index=True, column_config={name: _column(str(name)) for name in frame.columns}, key=key, alt=alt, height=height
-    )
+    """Draw a table: bytes in full with separators, shares in percent, headers in sentence case; what is not known is an empty cell."""
+    columns = {name: _column(str(name)) for name in frame.columns}
+    st.dataframe(frame, hide_index=True, column_config=columns, key=key, alt=alt, height=height, placeholder="")
 
 
 def _column(name: str) -> Any:

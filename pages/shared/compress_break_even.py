@@ -47,7 +47,7 @@ def draw(model: str) -> None:
     )
     table = break_even_table(rows, columns, itemsize, times)
     components.table(table, key="break_even", alt="Formats: from how many zeros on each is smaller and faster than dense", height="content")
-    st.caption("Zeros from which a format is smaller, by formula, and faster, as measured; none where it is at no share that was tried.")
+    st.caption("Zeros from which a format is smaller, by formula, and faster, as measured; empty where it is at no share that was tried.")
     sweep = [
         Experiment(model=model, stages=(Toggle(pruning, (("amount", amount),)), store_toggle(name)))
         for pruning, name in _STORED

@@ -151,6 +151,16 @@ def test_all_results_of_a_model_are_a_chart_and_a_table_that_begins_with_the_unt
     assert "bleu" not in table
 
 
+def test_what_was_not_measured_is_an_empty_cell(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, replace(result("nf4", model=MODEL), seconds_spread=None, baseline_seconds_spread=None))
+
+    shown = next(frame for frame in opened("compress", model=MODEL).dataframe if "perplexity" in frame.value)
+
+    assert shown.value["fastest_us"].isna().all()
+    assert shown.proto.HasField("placeholder")  # without one the browser writes None
+    assert shown.proto.placeholder == ""
+
+
 def test_quality_is_loss_accuracy_or_bleu_where_the_model_has_one_and_the_link_says_so(opened: Open, experiments: Experiments) -> None:
     keep(experiments, result("nf4", model=MODEL, accuracy=0.45, bleu=71.5))
     app = opened("compress", model=MODEL, stages="nf4")
