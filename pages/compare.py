@@ -1,5 +1,6 @@
 """Compare: what does each toggle save and cost?"""
 
+from dataclasses import replace
 from functools import partial
 
 import streamlit as st
@@ -30,14 +31,14 @@ if baseline is None:
 
 job, engine = baseline
 with components.refusals_shown():
-    comparison, budget_bytes = compare_toggles.draw(job, provenance_of(engine))
-    compared = compare_runs.panel(comparison, engine) if comparison is not None else None
+    comparison, budgets = compare_toggles.draw(job, provenance_of(engine))
+    compared = replace(compare_runs.panel(comparison, engine), budgets=budgets) if comparison is not None else None
     if compared is not None and () in compared.footprints:
-        compare_results.metrics(compared, budget_bytes)
-        compare_results.main_chart(compared, budget_bytes)
-        compare_results.waterfall(compared, budget_bytes)
-        components.fragment(partial(compare_details.panel, compared, engine, budget_bytes))
-        compare_details.downloads(compared, budget_bytes)
+        compare_results.metrics(compared)
+        compare_results.main_chart(compared)
+        compare_results.waterfall(compared)
+        components.fragment(partial(compare_details.panel, compared, engine))
+        compare_details.downloads(compared)
         compare_code.panel(compared)
 compare_toggles.catalogue(job)
 components.how_to_read(

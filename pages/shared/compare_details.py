@@ -22,24 +22,25 @@ class Shown(NamedTuple):
 
     compared: Compared
     engine: str
-    budget_bytes: int | None
 
 
-def panel(compared: Compared, engine: str, budget_bytes: int | None) -> None:
+def panel(compared: Compared, engine: str) -> None:
     """Draw the choice of details and the chosen one."""
     st.subheader("Details", anchor=False)
     names = list(_DETAILS)
     chosen = str(st.segmented_control("Details", names, required=True, label_visibility="collapsed", **session.linked("details", names)))
-    _DETAILS[chosen](Shown(compared, engine, budget_bytes))
+    _DETAILS[chosen](Shown(compared, engine))
 
 
-def downloads(compared: Compared, budget_bytes: int | None) -> None:
+def downloads(compared: Compared) -> None:
     """Draw what can be taken away; each is made when it is asked for."""
     name = f"compare-{compared.comparison.baseline.id[:8]}"
     runs = compare_results.named_runs(compared)
     with st.container(horizontal=True, vertical_alignment="center"):
-        components.download("Report as HTML", lambda: report_html(compared, budget_bytes=budget_bytes), f"{name}.html", "text/html")
-        components.download("Runs as CSV", lambda: str(comparison_table(runs).to_csv(index=False)), f"{name}.csv", "text/csv")
+        components.download("Report as HTML", lambda: report_html(compared), f"{name}.html", "text/html")
+        components.download(
+            "Runs as CSV", lambda: str(comparison_table(runs, compared.budgets).to_csv(index=False)), f"{name}.csv", "text/csv"
+        )
         components.download(
             "Waterfall as CSV", lambda: str(waterfall_table(compared.savings).to_csv(index=False)), f"{name}-waterfall.csv", "text/csv"
         )
@@ -48,7 +49,8 @@ def downloads(compared: Compared, budget_bytes: int | None) -> None:
 
 def _table(shown: Shown) -> None:
     runs = compare_results.named_runs(shown.compared)
-    components.table(comparison_table(runs), key="compare_table", alt="Every run: its peak, and by category what differs", height="content")
+    table = comparison_table(runs, shown.compared.budgets)
+    components.table(table, key="compare_table", alt="Every run: its peak, and by category what differs", height="content")
     st.caption("By category: bytes at the run's peak minus those at the first run's; they sum to the column Against first.")
     for reason in dict.fromkeys(shown.compared.comparison.refusals().values()):
         names = [name_of(switched) for switched, why in shown.compared.comparison.refusals().items() if why == reason]
@@ -84,7 +86,8 @@ def _pareto(shown: Shown) -> None:
     labels = {"time": "Time", "loss": "Loss"}
     cost = st.segmented_control("Bytes against", costs, format_func=labels.__getitem__, required=True, **session.linked("cost", costs))
     dominated = frozenset(map(name_of, shown.compared.dominated))
-    figure = pareto_figure(runs, dominated, cost=cost or costs[0], theme=session.theme(), budget_bytes=shown.budget_bytes)
+    budget_bytes = shown.compared.budgets.device_bytes
+    figure = pareto_figure(runs, dominated, cost=cost or costs[0], theme=session.theme(), budget_bytes=budget_bytes)
     components.chart(figure, key="compare_pareto", alt="Peak bytes of each run against its time or loss; Table has the numbers.")
     st.caption("Lower left is better. Open circles: another run is nowhere worse in bytes, time and loss, and somewhere better.")
 
@@ -100,7 +103,7 @@ def _agreement(shown: Shown) -> None:
 
 
 def _pair(shown: Shown) -> None:
-    compare_pair.panel(shown.compared, shown.budget_bytes)
+    compare_pair.panel(shown.compared)
 
 
 _DETAILS: dict[str, Callable[[Shown], None]] = {

@@ -19,7 +19,7 @@ _ALIGNED: dict[Aligned, str] = {"phases": "Phases", "time": "Time"}
 _BY = ("By module", "By call site")
 
 
-def panel(compared: Compared, budget_bytes: int | None) -> None:
+def panel(compared: Compared) -> None:
     """Draw the choice of two runs, their timelines over each other, and the difference at their peaks."""
     runs = compare_results.named_runs(compared)
     if len(runs) < 2:
@@ -37,7 +37,10 @@ def panel(compared: Compared, budget_bytes: int | None) -> None:
         by = _choice("Difference", "by", list(_BY), str)
     sides = (_side(runs[first]), _side(runs[second]))
     figure = overlaid_figure(
-        ((first, sides[0].timeline), (second, sides[1].timeline)), aligned=aligned, theme=session.theme(), budget_bytes=budget_bytes
+        ((first, sides[0].timeline), (second, sides[1].timeline)),
+        aligned=aligned,
+        theme=session.theme(),
+        budget_bytes=compared.budgets.device_bytes,
     )
     components.chart(figure, key="compare_overlaid", alt="Allocated bytes of two runs over their step; Timeline has each run's numbers.")
     st.caption("Each run's step with its peak. " + ("Every phase has the same width." if aligned == "phases" else "From the step's start."))

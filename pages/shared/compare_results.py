@@ -7,6 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from pages.shared import components, session
+from profiler.analysis.budgets import Tier, Verdict
 from profiler.analysis.footprint import Footprint
 from profiler.figures.axes import is_drawn
 from profiler.figures.comparison import comparison_figure, loss, step_time
@@ -19,8 +20,8 @@ TOGETHER = "All together"
 Named = dict[str, Footprint]
 
 
-def metrics(compared: Compared, budget_bytes: int | None) -> None:
-    """Draw the baseline's peak, the best that was found, whether it is under the budget, and what a step takes."""
+def metrics(compared: Compared) -> None:
+    """Draw the baseline's peak, the best that was found, whether it is under each budget, and what a step takes."""
     baseline = compared.footprints.get(())
     if baseline is None:
         return
@@ -33,7 +34,7 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     full = f"{exact_bytes(best.peak_bytes)} with {name}, {best.provenance}; the baseline's are {exact_bytes(baseline.peak_bytes)}."
     row = [
         components.Metric(label, format_bytes(best.peak_bytes), full, note),
-        *_budget(best, budget_bytes),
+        *(_held_against(verdict) for verdict in compared.budgets.verdicts(best)),
         *_host(best, baseline),
         components.Metric("Step time", _short(step_time(best)), _TIME_HELP[best.provenance], _time_note(best, baseline)),
         components.Metric("Loss", loss(best), _loss_help(best), f"baseline {loss(baseline)}"),
@@ -41,13 +42,13 @@ def metrics(compared: Compared, budget_bytes: int | None) -> None:
     components.metrics(row)
 
 
-def main_chart(compared: Compared, budget_bytes: int | None) -> None:
+def main_chart(compared: Compared) -> None:
     """Draw the peaks by category: step by step, each alone, or all but one."""
     views = {name: runs for name, make in _VIEWS.items() if len(runs := make(compared)) > 1}
     if not views:
         views = {"Baseline": _every(compared)}
     shown = str(st.segmented_control("Runs", list(views), required=True, **session.linked("runs", list(views))))
-    title = f"Allocated at the peak, {_how(compared)}"
+    title, budget_bytes = f"Allocated at the peak, {_how(compared)}", compared.budgets.device_bytes
     figure = comparison_figure(views[shown], theme=session.theme(), title=title, budget_bytes=budget_bytes)
     components.chart(figure, key="compare_bars", alt="The peak of each run by category; Table has the numbers.")
     highest = max(run.peak_bytes for run in views[shown].values())
@@ -55,7 +56,7 @@ def main_chart(compared: Compared, budget_bytes: int | None) -> None:
         st.caption(f"The budget, {format_bytes(budget_bytes)}, lies far to the right of these bars.")
 
 
-def waterfall(compared: Compared, budget_bytes: int | None) -> None:
+def waterfall(compared: Compared) -> None:
     """Draw what each toggle saved, the sum, and the sentences that say why."""
     if not compared.savings:
         return
@@ -64,7 +65,7 @@ def waterfall(compared: Compared, budget_bytes: int | None) -> None:
     if together:
         num_steps, num_toggles = len(compared.savings), len(compared.comparison.toggles)
         last = TOGETHER if num_steps == num_toggles else f"with {num_steps} of {num_toggles}, the others are on their way"
-        figure = waterfall_figure(compared.savings, last=last, theme=session.theme(), budget_bytes=budget_bytes)
+        figure = waterfall_figure(compared.savings, last=last, theme=session.theme(), budget_bytes=compared.budgets.device_bytes)
         components.chart(figure, key="compare_waterfall", alt="What each toggle saves in order; the table has the numbers.")
         total = compared.savings[0].before.peak_bytes - compared.savings[-1].after.peak_bytes
         order = ", ".join(saving.toggle for saving in compared.savings)
@@ -100,15 +101,14 @@ def _name(compared: Compared, switched: Switched) -> str:
     return TOGETHER if is_all else name_of(switched)
 
 
-def _budget(best: Footprint, budget_bytes: int | None) -> list[components.Metric]:
-    if budget_bytes is None:
-        return []
-    needed = best.reserved_bytes or best.peak_bytes
-    kind = "reserved" if best.reserved_bytes else "allocated"
-    left = budget_bytes - needed
-    note = f"{format_bytes(abs(left))} {'to spare' if left >= 0 else 'too much'}, {kind}"
-    text = f"{exact_bytes(needed)} {kind} at most, against {exact_bytes(budget_bytes)}. The CUDA context and other processes come on top."
-    return [components.Metric(f"Under {format_bytes(budget_bytes)}", "Yes" if left >= 0 else "No", text, note)]
+def _held_against(verdict: Verdict) -> components.Metric:
+    """Return whether a run is under the budget of one memory."""
+    on_host = verdict.tier is Tier.HOST
+    label = f"Under {format_bytes(verdict.budget_bytes)}{' on the host' if on_host else ''}"
+    note = f"{format_bytes(abs(verdict.left_bytes))} {'to spare' if verdict.fits else 'too much'}, {verdict.kind}"
+    besides = "All else that the host runs comes on top." if on_host else "The CUDA context and other processes come on top."
+    text = f"{exact_bytes(verdict.needed_bytes)} {verdict.kind} at most, against {exact_bytes(verdict.budget_bytes)}. {besides}"
+    return components.Metric(label, "Yes" if verdict.fits else "No", text, note)
 
 
 def _host(best: Footprint, baseline: Footprint) -> list[components.Metric]:

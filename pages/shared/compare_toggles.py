@@ -10,11 +10,12 @@ import streamlit as st
 
 from pages.shared import components, links, session, toggle_list
 from pages.shared.allocator_editor import read_capacity
+from profiler.analysis.budgets import Budgets
 from profiler.devices import GPUS
 from profiler.errors import SpecError
 from profiler.optimizations.base import Family
 from profiler.optimizations.registry import REGISTRY, families, switch_on
-from profiler.planner.comparison import MAX_TOGGLES, Comparison
+from profiler.planner.comparison import MAX_TOGGLES, Comparison, knows_host
 from profiler.recording import Provenance
 from profiler.spec import Job, Toggle, WorkloadKind
 from profiler.units import format_bytes
@@ -29,8 +30,8 @@ EXAMPLES = {
 """What is offered where nothing is chosen yet."""
 
 
-def draw(baseline: Job, engine: Provenance) -> tuple[Comparison | None, int | None]:
-    """Draw the choice of toggles or of a family, and the budget; return what is to be compared, None where nothing is chosen, and bytes.
+def draw(baseline: Job, engine: Provenance) -> tuple[Comparison | None, Budgets]:
+    """Draw the choice of toggles or of a family, and the budgets; return what is to be compared, None where nothing is chosen, and these.
 
     Raises:
         SpecError: too many are chosen, or one twice.
@@ -40,17 +41,17 @@ def draw(baseline: Job, engine: Provenance) -> tuple[Comparison | None, int | No
     toggles = _chosen()
     with components.refusals_shown():
         _read()
-    budget_bytes = _controls(baseline, offered, toggles)
+    budgets = _controls(baseline, engine, offered, toggles)
     family = next((family for family in offered if family.name == session.chosen(_SWEEP)), None)
     if family is not None:
         st.caption(f"{family.question} Every member that this baseline can have is tried alone, with its default options.")
-        return Comparison.of_family(baseline, family, engine), budget_bytes
+        return Comparison.of_family(baseline, family, engine), budgets
     rows = [(REGISTRY[toggle.name].family.label, REGISTRY[toggle.name]) for toggle in toggles]
     toggle_list.draw(toggles, rows, _choose, place="compare")
     if not toggles:
         _offer(kind)
-        return None, budget_bytes
-    return Comparison(baseline=baseline, toggles=toggles, engine=engine), budget_bytes
+        return None, budgets
+    return Comparison(baseline=baseline, toggles=toggles, engine=engine), budgets
 
 
 def catalogue(baseline: Job) -> None:
@@ -92,11 +93,11 @@ def _choose(toggles: tuple[Toggle, ...]) -> None:
     session.choose(toggles=links.toggles_to_text(toggles) or None, sweep=None)
 
 
-def _controls(baseline: Job, offered: Collection[Family], toggles: tuple[Toggle, ...]) -> int | None:
-    """Draw the two ways to choose, one toggle after the other or a family to sweep, and the budget, which is returned."""
+def _controls(baseline: Job, engine: Provenance, offered: Collection[Family], toggles: tuple[Toggle, ...]) -> Budgets:
+    """Draw the two ways to choose, one toggle after the other or a family to sweep, and the budgets, which are returned."""
     taken = {toggle.name for toggle in toggles}
     names = [name for name, item in REGISTRY.items() if item.family in offered and name not in taken]
-    add, sweep, budget = st.columns([3, 2, 2])
+    add, sweep, budget, host_budget = st.columns([3, 2, 2, 2])
     with add:
         st.selectbox(
             "Add a toggle",
@@ -114,7 +115,21 @@ def _controls(baseline: Job, offered: Collection[Family], toggles: tuple[Toggle,
         labels = {family.name: family.label for family in offered} | {"": "No: the toggles below"}
         st.selectbox("Or sweep a family", options, format_func=labels.__getitem__, **session.linked(_SWEEP, options))
     with budget:
-        return _budget(baseline)
+        device_bytes = _budget(baseline)
+    with host_budget:
+        return Budgets(device_bytes=device_bytes, host_bytes=_host_budget(knows_host(baseline, engine)))
+
+
+def _host_budget(is_known: bool) -> int | None:
+    """Draw the field of the limit of what waits on the host; none by default, and where the host's bytes are not known."""
+    text = st.text_input(
+        "Host budget",
+        placeholder="none, or 64 GiB" if is_known else "for a simulated GPU",
+        help="What runs may hold on the host beside the GPU, pinned or not. Torch reports no pinned memory of a real GPU.",
+        disabled=not is_known,
+        **session.linked_text("host_budget", 20),
+    )
+    return read_capacity(text, "host budget") if is_known else None
 
 
 def _budget(baseline: Job) -> int | None:

@@ -5,6 +5,7 @@ Every sentence is made from the footprints of the two runs; none is kept for a t
 
 from __future__ import annotations
 
+from profiler.analysis.budgets import NO_BUDGETS, Budgets, Tier, Verdict
 from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
 from profiler.analysis.footprint import Footprint, Level
 from profiler.analysis.module_tree import ANY_LAYER, unwrapped
@@ -18,8 +19,13 @@ _LEFT_WORTH_NAMING = 0.05
 _MAX_PARTS = 3
 
 
-def explain_saving(saving: Saving) -> list[str]:
-    """Return what was saved and why, where the peak is now, and what would have to give way first; for nothing saved, why not."""
+def explain_saving(saving: Saving, budgets: Budgets = NO_BUDGETS) -> list[str]:
+    """Return what was saved and why, where the peak is now, and what would have to give way first; for nothing saved, why not.
+
+    Args:
+        saving: of one toggle.
+        budgets: what both runs are held against.
+    """
     if not saving.before.peak_bytes:
         return []
     if saving.before.recording_id is not None and saving.before.recording_id == saving.after.recording_id:
@@ -27,8 +33,9 @@ def explain_saving(saving: Saving) -> list[str]:
     if abs(saving.saved_bytes) < max(1, saving.before.peak_bytes // 10_000):
         sentences = _why_nothing(saving)
     else:
-        sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after), _further(saving), _host(saving)]
-    return [sentence for sentence in (*sentences, _loss(saving), *saving.after.notes) if sentence]
+        sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after, budgets), _further(saving)]
+    common = (_host(saving), *_crossings(saving, budgets), _loss(saving), *saving.after.notes)
+    return [sentence for sentence in (*sentences, *common) if sentence]
 
 
 def _saved(saving: Saving) -> str:
@@ -109,7 +116,10 @@ def _needing(phase: Phase) -> str:
     return "what is outside the named phases" if phase is Phase.OTHER else phase_in_sentence(phase)
 
 
-def _limit(after: Footprint) -> str:
+def _limit(after: Footprint, budgets: Budgets) -> str:
+    """Say what the peak is made of; where the host alone is over its budget, that nothing at the peak limits but the host."""
+    if [verdict.tier for verdict in budgets.verdicts(after) if not verdict.fits] == [Tier.HOST]:
+        return "What limits now: the host."
     ranked = sorted(after.peak.categories.items(), key=lambda item: -item[1])
     parts = [
         f"{in_sentence(category)} ({100 * num_bytes / after.peak_bytes:.0f} %)"
@@ -145,6 +155,20 @@ def _host(saving: Saving) -> str:
     if change < _WORTH_NAMING * saving.before.peak_bytes:
         return ""
     return f"The host holds {format_bytes(change)} more for it."
+
+
+def _crossings(saving: Saving, budgets: Budgets) -> list[str]:
+    """Say of each budget that one of the two runs is over, whether it is still exceeded, no longer, or now."""
+    pairs = zip(budgets.verdicts(saving.before), budgets.verdicts(saving.after), strict=True)
+    return [_crossing(old, new) for old, new in pairs if not (old.fits and new.fits)]
+
+
+def _crossing(old: Verdict, new: Verdict) -> str:
+    budget = f"the {new.tier.budget_name}: {format_bytes(new.needed_bytes)} are {new.kind}"
+    if new.fits:
+        return f"The run is now under {budget}, {format_bytes(new.left_bytes)} less than {format_bytes(new.budget_bytes)}."
+    when = "now" if old.fits else "still"
+    return f"The run is {when} over {budget}, {format_bytes(new.over_bytes)} more than {format_bytes(new.budget_bytes)}."
 
 
 def _why_nothing(saving: Saving) -> list[str]:

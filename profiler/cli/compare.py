@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+from profiler.analysis.budgets import Budgets, Tier
 from profiler.analysis.footprint import Footprint
 from profiler.cli.command import DIFFERS, DONE, Commands, add_command, output_path, print_json, require, show_progress
 from profiler.cli.job import add_job_options, read_job
@@ -18,7 +20,7 @@ from profiler.jobs.manager import JobManager
 from profiler.jobs.run import CAPTURE, SIMULATE, Limits, RunState, provenance_of
 from profiler.jobs.targets import CPU
 from profiler.optimizations.registry import families
-from profiler.planner.comparison import Compared, Comparison, name_of, parse_toggles
+from profiler.planner.comparison import Compared, Comparison, knows_host, name_of, parse_toggles
 from profiler.recording import Provenance
 from profiler.spec import Job
 from profiler.units import exact_bytes, format_bytes, format_duration_us, parse_bytes, parse_share
@@ -39,6 +41,7 @@ def add(commands: Commands) -> None:
     command.add_argument(
         "--budget", metavar="SIZE", help="exit 4 if the run with all toggles, or one of a sweep, needs more, such as 24GiB"
     )
+    command.add_argument("--host-budget", metavar="SIZE", help="the same for what a simulated GPU's run holds on the host")
     command.add_argument("--baseline", type=Path, metavar="FILE", help="a recording: exit 4 if the same needs more than it")
     command.add_argument("--tolerance", default="0%", metavar="SHARE", help="how much more than --baseline is allowed (default 0%%)")
     command.add_argument("--report", type=Path, metavar="FILE", help="also write one HTML file that opens without a network")
@@ -48,23 +51,44 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> int:
     comparison, engine = _comparison(options)
     report = output_path(options.report, ".html") if options.report else None
-    limits = {name: parse_bytes(text) for name, text in (("budget", options.budget),) if text}
-    if options.baseline is not None:
-        before = Footprint.of(read_file(options.baseline)).peak_bytes
-        limits["baseline"] = before + int(before * parse_share(options.tolerance))
+    budgets = _budgets(options, comparison)
+    allowed_bytes = _allowed_by_baseline(options)
     for library in ("torch", "transformers"):
         require(library, "compare")
-    compared = _compared(comparison, engine, Limits(seconds=options.time_limit))
+    compared = replace(_compared(comparison, engine, Limits(seconds=options.time_limit)), budgets=budgets)
     if options.json:
         print_json(compared.to_json())
     else:
         _print(compared)
     if report is not None:
-        _write_report(report, compared, limits.get("budget"))
-    exceeded = _exceeded(compared, limits)
+        _write_report(report, compared)
+    exceeded = _exceeded(compared, allowed_bytes)
     for sentence in exceeded:
         print(f"headroom: {sentence}", file=sys.stderr)
     return DIFFERS if exceeded else DONE
+
+
+def _budgets(options: argparse.Namespace, comparison: Comparison) -> Budgets:
+    """Return the budgets of both memories.
+
+    Raises:
+        SpecError: a size is none, or the host has a budget where its bytes are not known.
+    """
+    device_bytes, host_bytes = (parse_bytes(text) if text else None for text in (options.budget, options.host_budget))
+    if host_bytes is not None and not knows_host(comparison.baseline, comparison.engine):
+        raise SpecError(
+            "--host-budget is held against a simulated GPU's run: torch reports no pinned memory of a real one, and a CPU has one memory. "
+            "Name a GPU with --gpu, or use --budget."
+        )
+    return Budgets(device_bytes=device_bytes, host_bytes=host_bytes)
+
+
+def _allowed_by_baseline(options: argparse.Namespace) -> int | None:
+    """Return what may be allocated as the recording of ``--baseline`` and its tolerance say; None without one."""
+    if options.baseline is None:
+        return None
+    before = Footprint.of(read_file(options.baseline)).peak_bytes
+    return before + int(before * parse_share(options.tolerance))
 
 
 def _comparison(options: argparse.Namespace) -> tuple[Comparison, str]:
@@ -122,39 +146,48 @@ def _compared(comparison: Comparison, engine: str, limits: Limits) -> Compared:
     return compared
 
 
-def _write_report(path: Path, compared: Compared, budget_bytes: int | None) -> None:
+def _write_report(path: Path, compared: Compared) -> None:
     from profiler.figures.report import report_html
 
     try:
-        path.write_text(report_html(compared, budget_bytes=budget_bytes), encoding="utf-8")
+        path.write_text(report_html(compared), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}. The runs are in the store; choose another --report.") from error
 
 
-def _exceeded(compared: Compared, limits: dict[str, int]) -> list[str]:
+def _exceeded(compared: Compared, allowed_bytes: int | None) -> list[str]:
     """Return what to say of each limit that the run with all toggles is above, or a run of a sweep."""
     comparison = compared.comparison
     judged = [comparison.asked] if comparison.together else list(compared.footprints)
     found = []
-    for name, limit in limits.items():
-        for switched in judged:
-            footprint = compared.footprints[switched]
-            needed = footprint.peak_bytes if name == "baseline" else footprint.reserved_bytes or footprint.peak_bytes
-            if needed > limit:
-                over = f"{format_bytes(needed - limit)} more than the {name} allows ({exact_bytes(limit)})"
-                found.append(f"{exact_bytes(needed)} are needed with {name_of(switched)}, {over}.")
+    for switched in judged:
+        footprint, name = compared.footprints[switched], name_of(switched)
+        for verdict in compared.budgets.verdicts(footprint):
+            need = "held on the host" if verdict.tier is Tier.HOST else "needed"
+            if not verdict.fits:
+                found.append(_too_much(verdict.needed_bytes, f"{need} with {name}", verdict.budget_bytes, verdict.tier.budget_name))
+        if allowed_bytes is not None and footprint.peak_bytes > allowed_bytes:
+            found.append(_too_much(footprint.peak_bytes, f"needed with {name}", allowed_bytes, "baseline"))
     return found
+
+
+def _too_much(needed: int, how: str, limit: int, name: str) -> str:
+    return f"{exact_bytes(needed)} are {how}, {format_bytes(needed - limit)} more than the {name} allows ({exact_bytes(limit)})."
 
 
 def _print(compared: Compared) -> None:
     rows = compared.to_json()["runs"]
-    print(f"{'Run':<52} {'Peak allocated':>14} {'Phase':>10} {'Step time':>12} {'Loss':>12}")
+    shows_host = any(row["host_peak_bytes"] for row in rows)
+    host = f" {'On the host':>12}" if shows_host else ""
+    print(f"{'Run':<52} {'Peak allocated':>14}{host} {'Phase':>10} {'Step time':>12} {'Loss':>12}")
     for row in rows:
         seconds = row["cpu_seconds"] if row["cpu_seconds"] is not None else row["estimated_step_seconds"]
         time_text = "not measured" if seconds is None else format_duration_us(seconds * 1e6)
         loss = "not measured" if row["loss"] is None else f"{row['loss']:.4f}"
         name = " + ".join(row["toggles"]) or "baseline"
-        print(f"{name:<52} {format_bytes(row['peak_allocated_bytes']):>14} {row['peak_at']['phase']:>10} {time_text:>12} {loss:>12}")
+        host = f" {format_bytes(row['host_peak_bytes'] or 0):>12}" if shows_host else ""
+        peak = format_bytes(row["peak_allocated_bytes"])
+        print(f"{name:<52} {peak:>14}{host} {row['peak_at']['phase']:>10} {time_text:>12} {loss:>12}")
     if any(row["cpu_seconds"] for row in rows):
         print("Step time is processor time of this machine")
     elif any(row["estimated_step_seconds"] for row in rows):

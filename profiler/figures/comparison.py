@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
+from profiler.analysis.budgets import NO_BUDGETS, Budgets, Tier
 from profiler.analysis.footprint import Footprint, Spread
 from profiler.figures.axes import empty_figure
 from profiler.figures.composition import category_marker
@@ -46,11 +47,12 @@ def comparison_figure(
     return figure
 
 
-def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
+def comparison_table(runs: Mapping[str, Footprint], budgets: Budgets = NO_BUDGETS) -> pd.DataFrame:
     """Return one row a run, and for each category that differs in any its change.
 
-    Columns: run, peak_bytes, against_first_bytes, host_bytes where a run on a GPU holds any, peak_in, step_time, wall_time, loss,
-    loss_against_first, provenance, and one a category by its label. Changes are the run's bytes at its peak minus the first run's at its;
+    Columns: run, peak_bytes, against_first_bytes, over_budget_bytes where there is a budget, host_bytes where a run on a GPU holds any,
+    over_host_budget_bytes where there is one, peak_in, step_time, wall_time, loss, loss_against_first, provenance, and one a category by
+    its label. Changes are the run's bytes at its peak minus the first run's at its;
     those of a row sum to ``against_first_bytes``.
     """
     first = next(iter(runs.values()), None)
@@ -59,8 +61,11 @@ def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
         before = first.peak.categories if first else {}
         changes = {category: run.peak.categories.get(category, 0) - before.get(category, 0) for category in STACK_ORDER}
         row = {"run": name, "peak_bytes": run.peak_bytes, "against_first_bytes": run.peak_bytes - (first.peak_bytes if first else 0)}
+        over = {verdict.tier: verdict.over_bytes for verdict in budgets.verdicts(run)}
         row |= {
+            "over_budget_bytes": over.get(Tier.DEVICE),
             "host_bytes": run.host_bytes,
+            "over_host_budget_bytes": over.get(Tier.HOST),
             "peak_in": str(run.peak.phase),
             "step_time": step_time(run),
             "wall_time": wall_time(run),
@@ -71,7 +76,8 @@ def comparison_table(runs: Mapping[str, Footprint]) -> pd.DataFrame:
         rows.append(row | {f"{category.label.lower()}_bytes": change for category, change in changes.items()})
     table = pd.DataFrame(rows)
     columns = ["host_bytes", *(f"{category.label.lower()}_bytes" for category in STACK_ORDER)]
-    return table.drop(columns=[name for name in columns if name in table and not table[name].any()])
+    unused = [name for name in columns if name in table and not table[name].any()]
+    return table.drop(columns=unused).dropna(axis="columns", how="all")
 
 
 def step_time(run: Footprint) -> str:

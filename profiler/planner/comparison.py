@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
+from profiler.analysis.budgets import NO_BUDGETS, Budgets
 from profiler.analysis.explanations import explain_saving
 from profiler.analysis.footprint import Footprint
 from profiler.analysis.savings import Interaction, Saving, dominated, interactions, waterfall
+from profiler.devices import GPUS
 from profiler.errors import SpecError
 from profiler.optimizations.base import Family
 from profiler.optimizations.registry import families, lacks_engine, optimization, switch_on, validate
@@ -122,6 +124,8 @@ class Compared:
     footprints: Mapping[Switched, Footprint]
     failures: Mapping[Switched, str] = field(default_factory=dict)
     """Why runs gave no result."""
+    budgets: Budgets = NO_BUDGETS
+    """What the runs are held against."""
 
     @cached_property
     def savings(self) -> tuple[Saving, ...]:
@@ -165,7 +169,7 @@ class Compared:
 
     def explanations(self) -> dict[str, list[str]]:
         """Return what to say of each step of the waterfall."""
-        return {saving.toggle: explain_saving(saving) for saving in self.savings}
+        return {saving.toggle: explain_saving(saving, self.budgets) for saving in self.savings}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data: baseline, runs, waterfall, interactions, explanations, refused."""
@@ -194,7 +198,13 @@ class Compared:
         footprint, baseline = self.footprints[switched], self.footprints.get(())
         against = None if baseline is None else footprint.loss_against(baseline)
         change = {"loss_against_baseline": against and against[0], "loss_differs": against and against[1]}
-        return {"toggles": toggles, "dominated": switched in self.dominated, **footprint.to_json(), **change}
+        verdicts = {str(verdict.tier): verdict.to_json() for verdict in self.budgets.verdicts(footprint)}
+        return {"toggles": toggles, "dominated": switched in self.dominated, **footprint.to_json(), **change, "budgets": verdicts}
+
+
+def knows_host(baseline: Job, engine: Provenance | None) -> bool:
+    """Return whether runs tell what they hold on the host: of a simulated GPU they do; torch reports no pinned memory of a real one."""
+    return engine is Provenance.SIMULATED and baseline.device in GPUS
 
 
 def name_of(switched: Switched) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from profiler.analysis.budgets import NO_BUDGETS, Budgets
 from profiler.analysis.explanations import explain_saving
 from profiler.analysis.footprint import Footprint, Level
 from profiler.analysis.savings import Saving
@@ -40,8 +41,8 @@ BASELINE = run(
 )
 
 
-def said(after: Footprint, before: Footprint = BASELINE) -> str:
-    return " ".join(explain_saving(Saving(toggle="checkpointing", before=before, after=after)))
+def said(after: Footprint, before: Footprint = BASELINE, budgets: Budgets = NO_BUDGETS) -> str:
+    return " ".join(explain_saving(Saving(toggle="checkpointing", before=before, after=after), budgets))
 
 
 def test_a_peak_that_moved_is_followed() -> None:
@@ -170,3 +171,46 @@ def test_a_toggle_that_costs_memory_says_what_it_costs() -> None:
 
 def test_what_moved_to_the_host_is_named() -> None:
     assert "The host holds 5.00 GiB more for it." in said(run({Phase.FORWARD: {PARAMETER: 4, STATE: 2, ACTIVATION: 1}}, host_gib=5))
+
+
+def gib(device: int | None = None, host: int | None = None) -> Budgets:
+    return Budgets(device_bytes=None if device is None else device * GIB, host_bytes=None if host is None else host * GIB)
+
+
+MOVED = run({Phase.FORWARD: {PARAMETER: 4, STATE: 2, ACTIVATION: 1}}, host_gib=5)
+"""7 GiB on the GPU and 5 on the host, where the baseline has 12 and none."""
+UNDER = "The run is now under the budget: 7.00 GiB are allocated, 1.00 GiB less than 8.00 GiB."
+HOST_OVER = "The run is now over the host budget: 5.00 GiB are held, 1.00 GiB more than 4.00 GiB."
+
+
+@pytest.mark.parametrize(
+    ("budgets", "expected"),
+    [
+        (gib(device=8, host=4), f"{UNDER} {HOST_OVER}"),
+        (gib(device=8, host=5), UNDER),
+        (gib(device=12, host=4), HOST_OVER),
+        (gib(device=6), "The run is still over the budget: 7.00 GiB are allocated, 1.00 GiB more than 6.00 GiB."),
+        (gib(device=13, host=64), ""),
+        (gib(), ""),
+    ],
+)
+def test_each_budget_that_is_or_was_exceeded_is_told(budgets: Budgets, expected: str) -> None:
+    text = said(MOVED, budgets=budgets)
+    assert text.endswith(f"The host holds 5.00 GiB more for it. {expected}".strip())
+    assert text.count("budget") == expected.count("budget")
+
+
+def test_what_limits_now_is_the_host_where_it_alone_is_over_its_budget() -> None:
+    at_the_peak = "What limits now: parameters (57 %), optimizer state (29 %) and activations (14 %)."
+    host = "What limits now: the host."
+    assert host in said(MOVED, budgets=gib(device=8, host=4))
+    assert host in said(MOVED, budgets=gib(host=4))
+    for budgets in (gib(), gib(device=8, host=5), gib(device=6, host=4)):
+        assert at_the_peak in said(MOVED, budgets=budgets)
+        assert host not in said(MOVED, budgets=budgets)
+
+
+def test_a_toggle_that_saved_nothing_and_fills_the_host_says_so() -> None:
+    text = said(replace(BASELINE, host_bytes=5 * GIB), budgets=gib(host=4))
+    assert "checkpointing saved nothing at the peak." in text
+    assert text.endswith(f"The host holds 5.00 GiB more for it. {HOST_OVER}")

@@ -45,6 +45,30 @@ def test_a_simulated_comparison_adds_up_and_has_no_loss(run: Run, home: Path) ->
     assert run(*TINY, "--gpu", "rtx-4090", "--baseline", str(together.path), "--tolerance", "0%").code == 0
 
 
+def test_the_host_has_a_budget_of_its_own_beside_a_simulated_gpu(run: Run, home: Path) -> None:
+    offload = ("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--toggle", "offload-optimizer")
+    gpu = (*offload, "--gpu", "rtx-4090")
+    baseline, together = run(*gpu, "--json").json["runs"]
+    held = together["host_peak_bytes"]
+    assert held > (baseline["host_peak_bytes"] or 0)
+    assert together["budgets"] == {}
+
+    assert run(*gpu, "--host-budget", str(held)).code == 0
+    above = run(*gpu, "--host-budget", str(held - 1), "--budget", "24GiB", "--json")
+    assert above.code == 4
+    assert above.err.count("\n") == 1
+    assert f"{held:,} B are held on the host with offload-optimizer, 1 B more than the host budget allows ({held - 1:,} B)." in above.err
+    baseline, together = above.json["runs"]
+    assert together["budgets"]["host"] == {"budget_bytes": held - 1, "needed_bytes": held, "over_bytes": 1, "fits": False}
+    assert together["budgets"]["device"]["fits"]
+    assert baseline["budgets"]["host"]["fits"]
+    assert any("The run is now over the host budget" in sentence for sentence in above.json["explanations"]["offload-optimizer"])
+    assert "On the host" in run(*gpu).out
+    refused = run(*offload, "--host-budget", "24GiB")
+    assert refused.code == 2
+    assert "a CPU has one memory. Name a GPU with --gpu, or use --budget." in refused.err
+
+
 def test_a_sweep_is_judged_run_by_run_and_says_what_it_left_out(run: Run, home: Path) -> None:
     sweep = ("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--gpu", "rtx-4090", "--sweep", "activations")
     rows = run(*sweep, "--json").json["runs"]
@@ -87,6 +111,7 @@ def test_a_measured_comparison_has_times_and_losses(run: Run, home: Path) -> Non
         (("--engine", "measured", "--gpu", "rtx-4090"), "Leave one out"),
         (("--tolerance", "2", "--baseline", str(SAMPLE)), "not a share"),
         (("--budget", "much"), "not a size"),
+        (("--gpu", "rtx-4090", "--host-budget", "much"), "not a size"),
         (("--toggle", "bf61"), "bf16"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from profiler.analysis.budgets import Budgets
 from profiler.analysis.footprint import Footprint, Level, Spread
 from profiler.analysis.savings import waterfall
 from profiler.analysis.timeline import Timeline
@@ -81,6 +82,16 @@ def test_losses_are_told_against_the_first_run_and_against_what_reruns_differ() 
 
     assert table["loss_against_first"].tolist() == ["+0", "+0.0005, as reruns differ", "-0.25"]
     assert table["host_bytes"].tolist() == [0, 0, 7]
+
+
+def test_the_table_tells_by_how_much_each_budget_is_exceeded_and_nothing_without_one() -> None:
+    runs = {"first": run({A: 10}, host_bytes=3), "second": run({A: 4}, host_bytes=8)}
+    table = comparison_table(runs, Budgets(device_bytes=6, host_bytes=5))
+
+    assert table["over_budget_bytes"].tolist() == [4, 0]
+    assert table["over_host_budget_bytes"].tolist() == [0, 3]
+    assert "over_budget_bytes" not in comparison_table(runs, Budgets(host_bytes=5))
+    assert "over_host_budget_bytes" not in comparison_table(runs)
 
 
 @settings(deadline=None, max_examples=25)

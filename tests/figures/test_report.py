@@ -10,6 +10,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from profiler.analysis.budgets import NO_BUDGETS, Budgets
 from profiler.analysis.footprint import Footprint, Level, Spread
 from profiler.figures.report import report_html
 from profiler.optimizations.export import export_job
@@ -21,14 +22,14 @@ from profiler.units import GIB
 HOSTILE = '<script>alert("x")</script>'
 
 
-def compared(*sizes: int, model: str = "tiny-llama") -> Compared:
+def compared(*sizes: int, model: str = "tiny-llama", budgets: Budgets = NO_BUDGETS) -> Compared:
     comparison = Comparison(
         baseline=Job(model=Model.from_config(model, CONFIG), workload=Workload(batch=1, seq=8)),
         toggles=parse_toggles(["bfloat16", "checkpointing"]),
     )
     toggles = comparison.toggles
     runs: list[Switched] = [(), toggles[:1], toggles, toggles[1:]]
-    return Compared(comparison=comparison, footprints=dict(zip(runs, map(footprint, sizes), strict=False)))
+    return Compared(comparison=comparison, footprints=dict(zip(runs, map(footprint, sizes), strict=False)), budgets=budgets)
 
 
 CONFIG = {
@@ -47,13 +48,32 @@ def footprint(gib: int) -> Footprint:
 
 
 def test_it_holds_every_number_and_names_what_was_not_measured() -> None:
-    text = report_html(compared(10, 6, 3, 8), budget_bytes=4 * GIB)
+    asked = compared(10, 6, 3, 8, budgets=Budgets(device_bytes=4 * GIB))
+    text = report_html(asked)
     data = json.loads(html.unescape(re.search(r'<pre id="data">(.*?)</pre>', text, re.DOTALL)[1]))  # type: ignore[index]
-    assert data == compared(10, 6, 3, 8).to_json()
+    assert data == asked.to_json()
     assert "10,737,418,240 B" in text
     assert "bfloat16 saved 4.00 GiB, 40 % of the peak" in text
     assert "not measured" in text
     assert len(text.encode()) < 3_000_000
+
+
+def test_every_run_is_held_against_both_budgets() -> None:
+    asked = compared(10, 6, budgets=Budgets(device_bytes=8 * GIB, host_bytes=2 * GIB))
+    (toggle, _) = asked.comparison.toggles
+    on_host = asked.footprints | {(toggle,): replace(footprint(6), host_bytes=5 * GIB)}
+    text = report_html(replace(asked, footprints=on_host))
+
+    assert "<th>Budget, 8.00 GiB</th><th>Host budget, 2.00 GiB</th>" in text
+    cells = re.findall(r'<td(?: class="(over)")?>(\d\.\d\d GiB) (to spare|too much)</td>', text)
+    assert cells == [
+        ("over", "2.00 GiB", "too much"),
+        ("", "2.00 GiB", "to spare"),
+        ("", "2.00 GiB", "to spare"),
+        ("over", "3.00 GiB", "too much"),
+    ]
+    assert "What limits now: the host." in text
+    assert "udget" not in report_html(compared(10, 6)).partition("<body>")[2].partition('<pre id="data">')[0]
 
 
 def test_it_has_the_run_as_code_and_what_each_tool_cannot_say() -> None:
@@ -87,7 +107,7 @@ def test_half_a_comparison_is_a_report_too() -> None:
 
 def test_it_opens_offline_with_its_bars_where_the_numbers_say(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    path.write_text(report_html(compared(10, 6, 3, 8), budget_bytes=5 * GIB), encoding="utf-8")
+    path.write_text(report_html(compared(10, 6, 3, 8, budgets=Budgets(device_bytes=5 * GIB))), encoding="utf-8")
     page = browser.new_page(offline=True)
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))

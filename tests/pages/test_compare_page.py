@@ -13,7 +13,7 @@ from profiler.jobs.key import run_key
 from profiler.jobs.manager import JobManager
 from profiler.jobs.run import CAPTURE, SIMULATE
 from profiler.planner.comparison import Comparison, parse_toggles
-from profiler.recording import Phase, Provenance, Recording, Role
+from profiler.recording import PINNED_HOST, Phase, Provenance, Recording, Role
 from profiler.spec import Job, Model, Workload, WorkloadKind
 from profiler.storage import RunStore
 from tests.builders import Tape
@@ -25,10 +25,12 @@ TOGGLES = ("bfloat16", "checkpointing")
 SIZES = {(): 900, ("bfloat16",): 500, ("bfloat16", "checkpointing"): 450, ("checkpointing",): 900}
 
 
-def keep(store: RunStore, job: Job, engine: str, num_bytes: int) -> Recording:
-    """Store a run of a job whose step allocates so many bytes of activations."""
-    tape = Tape()
+def keep(store: RunStore, job: Job, engine: str, num_bytes: int, host_bytes: int = 0) -> Recording:
+    """Store a run of a job whose step allocates so many bytes of activations, and on the host beside a GPU."""
+    tape = Tape(device=0 if host_bytes else -1)
     with tape.step(0), tape.phase(Phase.FORWARD):
+        if host_bytes:
+            tape.alloc(host_bytes, device=PINNED_HOST)
         tape.free(tape.alloc(num_bytes, roles=Role.SAVED, module="layers.0.mlp"))
     is_simulated = engine == SIMULATE
     facts = {"estimated_step_seconds": num_bytes / 1e3} if is_simulated else {}
@@ -75,6 +77,35 @@ def test_a_budget_says_yes_or_no_and_is_drawn(opened: Open, known: RunStore) -> 
     assert "budget 460 B" in chart(app, 0)
     app.text_input(key="linked_budget").set_value("1KB of").run()
     assert "is not a size" in texts(app) or app.error
+
+
+def test_the_host_of_a_simulated_gpu_has_a_budget_of_its_own(opened: Open, server: JobManager) -> None:
+    gpu = replace(BASELINE, device="rtx-4090", workload=replace(BASELINE.workload, steps=1))
+    (toggle,) = parse_toggles(["offload-activations"])
+    for switched, job in Comparison(baseline=gpu, toggles=(toggle,)).jobs().items():
+        keep(server.store, job, SIMULATE, 500 if switched else 900, host_bytes=300 if switched else 100)
+    link = LINK.replace('"seq":16', '"seq":16,"steps":1').replace("}}", '},"device":"rtx-4090"}')
+    app = opened("compare", job=link, toggles="offload-activations", budget="600B", host_budget="250B", details="Table")
+    values = {metric.label: metric.value for metric in app.metric}
+
+    assert (values["Under 600 B"], values["Under 250 B on the host"], values["On the host"]) == ("Yes", "No", "300 B")
+    assert "50 B too much, held" in texts(app)
+    assert "The run is now under the budget: 500 B are allocated" in texts(app)
+    assert "The run is now over the host budget: 300 B are held, 50 B more than 250 B." in texts(app)
+    assert "What limits now: the host." in texts(app)
+    (table,) = [frame.value for frame in app.dataframe if "over_host_budget_bytes" in frame.value]
+    assert (table["over_budget_bytes"].tolist(), table["over_host_budget_bytes"].tolist()) == ([300, 0], [0, 50])
+
+    app.text_input(key="linked_host_budget").set_value("").run()
+    assert "host_budget" not in app.query_params
+    assert not [metric for metric in app.metric if "on the host" in metric.label]
+
+
+def test_without_a_simulated_gpu_the_host_has_no_budget(opened: Open, known: RunStore) -> None:
+    app = opened("compare", job=LINK, toggles=";".join(TOGGLES), host_budget="1B")
+
+    assert app.text_input(key="linked_host_budget").disabled
+    assert not [metric for metric in app.metric if "Under" in metric.label]
 
 
 def test_where_nothing_is_chosen_the_next_step_is_offered(opened: Open) -> None:

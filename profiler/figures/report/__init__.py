@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from profiler import __version__
+from profiler.analysis.budgets import Tier, Verdict
 from profiler.analysis.footprint import Footprint
 from profiler.errors import SpecError
 from profiler.figures.comparison import NOT_MEASURED, loss, loss_change, step_time, wall_time
@@ -38,14 +39,13 @@ class _Bar:
     pieces: list[_Piece]
 
 
-def report_html(compared: Compared, *, budget_bytes: int | None = None) -> str:
+def report_html(compared: Compared) -> str:
     """Return the report, with the run that was asked for as code.
 
     Args:
-        compared: with the baseline among its runs.
-        budget_bytes: draws the line that a run must stay under.
+        compared: with the baseline among its runs; a budget of the device is drawn as the line that a run must stay under.
     """
-    shown = _shown(compared)
+    shown, budget_bytes = _shown(compared), compared.budgets.device_bytes
     widest = max([*(footprint.peak_bytes for footprint in shown.values()), budget_bytes or 0, 1])
     used = [category for category in STACK_ORDER if any(category in footprint.peak.categories for footprint in shown.values())]
     data = compared.to_json()
@@ -58,6 +58,7 @@ def report_html(compared: Compared, *, budget_bytes: int | None = None) -> str:
         colors={category.name.lower(): (LIGHT.colors[category], DARK.colors[category]) for category in used},
         bars=[_stacked(switched, footprint, widest) for switched, footprint in shown.items()],
         budget=None if budget_bytes is None else {"left": 100 * budget_bytes / widest, "text": format_bytes(budget_bytes)},
+        budget_names=_budget_names(compared),
         waterfall=_waterfall(compared, widest),
         order=" → ".join(step.toggle for step in compared.savings),
         runs=[_row(switched, footprint, compared) for switched, footprint in compared.footprints.items()],
@@ -136,12 +137,24 @@ def _row(switched: Switched, footprint: Footprint, compared: Compared) -> dict[s
         "phase": str(footprint.peak.phase),
         "reserved": _or_unknown(footprint.reserved_bytes),
         "host": _or_unknown(footprint.host_bytes or None),
+        "verdicts": [_said(verdict) for verdict in compared.budgets.verdicts(footprint)],
         "cpu": NOT_MEASURED if footprint.cpu_seconds is None else step_time(footprint),
         "wall": wall_time(footprint),
         "estimated": "" if estimated is None else format_duration_us(estimated * 1e6),
         "loss": loss(footprint),
         "loss_change": loss_change(footprint, compared.footprints[()]) if () in compared.footprints else NOT_MEASURED,
     }
+
+
+def _budget_names(compared: Compared) -> list[str]:
+    """Return what each budget is called, in the order in which every run is held against them."""
+    limits = ((Tier.DEVICE, compared.budgets.device_bytes), (Tier.HOST, compared.budgets.host_bytes))
+    return [f"{tier.budget_name.capitalize()}, {format_bytes(limit)}" for tier, limit in limits if limit is not None]
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    amount = format_bytes(abs(verdict.left_bytes))
+    return {"text": f"{amount} to spare" if verdict.fits else f"{amount} too much", "fits": verdict.fits}
 
 
 def _differences(compared: Compared, used: list[Category]) -> list[dict[str, Any]]:
