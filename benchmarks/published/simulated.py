@@ -28,13 +28,14 @@ Program = Callable[[torch.device], Script]
 """Builds on a device."""
 
 
-def peak_allocated_bytes(gpu: str, program: Program, num_steps: int = 3) -> int:
+def peak_allocated_bytes(gpu: str, program: Program, num_steps: int = 3, of: Callable[[Sequence[int]], float] = median) -> int:
     """Return the median of the steps' peaks of allocated memory, each counted from where the step begins.
 
     Args:
         gpu: a name of the GPU catalogue.
         program: what to run.
         num_steps: how often; gradients that are kept are there from the second on, so three have the median of any more.
+        of: what the source reports of the steps: their median, or ``max`` for the peak of all.
     """
     peaks = []
     with _simulation(gpu) as device:
@@ -43,7 +44,7 @@ def peak_allocated_bytes(gpu: str, program: Program, num_steps: int = 3) -> int:
             torch.cuda.reset_peak_memory_stats()
             script.step()
             peaks.append(torch.cuda.max_memory_allocated())
-    return int(median(peaks))
+    return int(of(peaks))
 
 
 def peak_reserved_bytes(gpu: str, program: Program, num_steps: int = 2) -> int:

@@ -85,10 +85,18 @@ class PagedAdamW8bit(Optimizer):
 
     8-bit codes are in memory that GPU and host share, which the caching allocator never sees: here, on the host. Their scales, and all
     of small parameters, are on the GPU. One kernel a parameter updates everything in place.
+
+    Args:
+        parameters: what is trained.
+        block: numbers that share a scale; 2048 before bitsandbytes 0.44.
+        min_paged_numbers: states of fewer numbers stay on the GPU; infinite for AdamW8bit, which pages none.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, block: int = PAGED_BLOCK, min_paged_numbers: float = MIN_PAGED_NUMBERS
+    ) -> None:
         super().__init__(parameters, {})
+        self._block, self._min_paged_numbers = block, min_paged_numbers
         self._maps: list[Tensor] = []
 
     @torch.no_grad()
@@ -107,13 +115,13 @@ class PagedAdamW8bit(Optimizer):
         if quantized and not self._maps:
             self._maps = [torch.empty(256, device=parameter.device) for _ in range(2)]  # what the codes stand for, once
         dtype = torch.uint8 if quantized else torch.float32
-        device = "cpu" if parameter.numel() >= MIN_PAGED_NUMBERS else parameter.device
+        device = "cpu" if parameter.numel() >= self._min_paged_numbers else parameter.device
         for name in ("state1", "state2"):
             state[name] = torch.zeros_like(parameter, dtype=dtype, device=device)
         if quantized:
             for number, codes in enumerate(self._maps, start=1):
                 state[f"qmap{number}"] = codes
-                state[f"absmax{number}"] = torch.zeros(-(-parameter.numel() // PAGED_BLOCK), device=parameter.device)
+                state[f"absmax{number}"] = torch.zeros(-(-parameter.numel() // self._block), device=parameter.device)
 
 
 class UpdatesInBackward:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from benchmarks.published.__main__ import DEFAULT_FILE, case_names, main
 from benchmarks.published.cases.llm_c import activation_bytes
+from benchmarks.published.cases.low_bit_optimizers import MakeOptimizer, vit_huge
+from benchmarks.published.simulated import Script, peak_allocated_bytes
 from benchmarks.published.table import EXACT, PRINTED, TRUNCATED, Printed, Published, Row, Tolerance
+from benchmarks.published.vision import VisionTransformer
+from profiler.optimizations.torch_optimizers import PagedAdamW8bit
 
 
 def entry(identity: str, value: Any, confidence: str = "high") -> dict[str, Any]:
@@ -97,7 +104,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 ESTIMATED = ["deepspeed", "kv_cache", "llm_c", "lora", "megatron", "optimizers", "weights", "zero"]
-SIMULATED = ["bert_large", "inference", "liger", "optimizer_in_backward", "peft_methods", "torchtitan"]
+SIMULATED = ["bert_large", "inference", "liger", "low_bit_optimizers", "optimizer_in_backward", "peft_methods", "torchtitan"]
 
 
 def rows_of_the_shared_file(names: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
@@ -139,6 +146,53 @@ def test_an_operator_of_liger_is_simulated_to_the_byte(tmp_path: Path, capsys: p
     assert main([path, "--only", "liger", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["ours"] * 2**20, row["provenance"]) == (numbers + parameters + statistics, "simulated")
+
+
+def fused_adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, fused=True)
+
+
+def adamw_8bit_of_2024(parameters: Any) -> torch.optim.Optimizer:
+    return PagedAdamW8bit(parameters, block=2048, min_paged_numbers=math.inf)
+
+
+MATRIX = 26 * 2**20  # 5120 x 1280 numbers of float32 are 25 MiB in a segment of 26, and the rest of 1 MiB is not split off
+CODES = 2 * (5120 * 1280 + 4 * 3200)  # two states of a byte a number, and a float32 scale for 2,048
+
+
+@pytest.mark.parametrize(("make", "states"), [(fused_adamw, 2 * MATRIX + 512), (adamw_8bit_of_2024, CODES + 2 * 1024)])
+def test_a_state_weighs_what_its_block_does(make: MakeOptimizer, states: int) -> None:
+    def program(device: torch.device) -> Script:
+        parameter = torch.nn.Parameter(torch.zeros(5120, 1280).to(device))
+        parameter.grad = torch.zeros(5120, 1280).to(device)
+        optimizer = make([parameter])
+        return Script(optimizer.step, [parameter])
+
+    assert peak_allocated_bytes("rtx-4080", program) == 2 * MATRIX + states
+
+
+def test_the_peak_of_all_steps_is_not_their_median() -> None:
+    def program(device: torch.device) -> Script:
+        sizes = iter((1024, 4096, 2048))
+        return Script(lambda: torch.zeros(next(sizes) // 4).to(device))
+
+    assert (peak_allocated_bytes("rtx-4080", program), peak_allocated_bytes("rtx-4080", program, of=max)) == (2048, 4096)
+
+
+def test_the_vision_transformers_have_the_published_numbers_of_parameters() -> None:
+    with torch.device("meta"):
+        models = VisionTransformer(), vit_huge()
+    assert [sum(map(Tensor.numel, model.parameters())) for model in models] == [304_326_632, 632_045_800 - (1000 - 45) * 1281]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
+def test_the_guides_runs_with_8_bit_adam_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = {"vanilla-b4": 14949, "adam8bit-b4": 13085, "ga-gc-fp16-b1x4": 7275, "adam8bit-all": 5363}
+    entries = [entry(f"hf-bert-{name}", value) | {"unit": "MiB"} for name, value in ({"ctx": 1343} | runs).items()]
+    assert main([write(tmp_path / "p.json", *entries), "--only", "bert_large", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert sorted(row["published"] for row in rows) == sorted([*runs.values(), 14949 - 13085, 7275 - 5363])
 
 
 def test_a_row_shows_its_error_as_a_share_of_the_published() -> None:

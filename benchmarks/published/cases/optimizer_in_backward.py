@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.published.simulated import Script, peak_allocated_bytes
 from benchmarks.published.table import Published, Row, Tolerance
+from benchmarks.published.vision import VisionTransformer
 from profiler.optimizations.torch_optimizers import UpdatesInBackward
 from profiler.recording import Provenance
 
@@ -53,35 +53,3 @@ def _tutorial(in_backward: bool, device: torch.device) -> Script:
         optimizer.zero_grad()
 
     return Script(step, [hooks])
-
-
-class VisionTransformer(nn.Module):
-    """ViT-L/16 for images of 224 x 224 and 1,000 classes: 304,326,632 parameters."""
-
-    def __init__(self, width: int = 1024, depth: int = 24) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, kernel_size=16, stride=16)
-        self.first = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(torch.zeros(1, 14 * 14 + 1, width))
-        self.layers = nn.Sequential(*(_Layer(width) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.head = nn.Linear(width, 1000)
-
-    def forward(self, image: Tensor) -> Tensor:
-        patches = self.patches(image).flatten(2).transpose(1, 2)
-        x = torch.cat([self.first, patches], 1) + self.positions
-        scores: Tensor = self.head(self.norm(self.layers(x))[:, 0])
-        return scores
-
-
-class _Layer(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in range(2))
-        self.attention = nn.MultiheadAttention(width, width // 64, batch_first=True)
-        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(0.0), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        normed = self.norms[0](x)
-        x = x + self.attention(normed, normed, normed, need_weights=False)[0]
-        return x + self.feed_forward(self.norms[1](x))
