@@ -7,6 +7,7 @@ experiment leaves besides is the compressed model's file, ``weights``.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -57,6 +58,7 @@ def _answered(folder: Path, load: Load) -> Any:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.simplefilter("ignore")  # what libraries say about their own future is not about the experiment
+    logging.disable(logging.WARNING)  # nor which of their files are for other machines; it would be taken for a crash's last words
     question = json.loads((folder / "question.json").read_text(encoding="utf-8"))
     return ANSWERS[question["kind"]](question, folder, load, _Teller(folder))
 

@@ -115,6 +115,21 @@ class ClassifierTask(TinyTask):
         return logits
 
 
+class WideTask(TinyTask):
+    """Layers so wide that a copy of their weights stands out in a resident set: 17 million numbers, 64 MiB of them in four matrices."""
+
+    head = "5"
+
+    def build(self) -> nn.Module:
+        torch.manual_seed(1)
+        inner = [nn.Linear(2048, 2048, bias=False) for _ in range(4)]
+        return nn.Sequential(nn.Embedding(256, 2048), *inner, nn.Linear(2048, 256, bias=False)).eval()
+
+    def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        logits: Tensor = model(inputs)
+        return logits
+
+
 class Recurrent(nn.Module):
     """Embedding, LSTM, output layer."""
 
@@ -132,4 +147,4 @@ class Recurrent(nn.Module):
 
 def load(name: str) -> TinyTask:
     """Return the task of a name, as `profiler.compression.lab.load` does."""
-    return {"tiny-lstm": RecurrentTask, "tiny-bert": ClassifierTask}.get(name, TinyTask)()
+    return {"tiny-lstm": RecurrentTask, "tiny-bert": ClassifierTask, "wide": WideTask}.get(name, TinyTask)()
