@@ -8,13 +8,11 @@ from __future__ import annotations
 from profiler.analysis.budgets import NO_BUDGETS, Budgets, Tier, Verdict
 from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
 from profiler.analysis.footprint import Footprint, Level
-from profiler.analysis.module_tree import ANY_LAYER, unwrapped
+from profiler.analysis.peak_moves import WORTH_NAMING, peak_move, within
 from profiler.analysis.savings import Saving
 from profiler.recording import Category, Phase
 from profiler.units import format_bytes, format_duration_us
 
-_WORTH_NAMING = 0.02
-"""Of the peak before: smaller changes of a category are left out of sentences; the table has them."""
 _LEFT_WORTH_NAMING = 0.05
 _MAX_PARTS = 3
 
@@ -33,7 +31,7 @@ def explain_saving(saving: Saving, budgets: Budgets = NO_BUDGETS) -> list[str]:
     if abs(saving.saved_bytes) < max(1, saving.before.peak_bytes // 10_000):
         sentences = _why_nothing(saving)
     else:
-        sentences = [_saved(saving), _bands(saving), _moved(saving), _limit(saving.after, budgets), _further(saving)]
+        sentences = [_saved(saving), _bands(saving), peak_move(saving), _limit(saving.after, budgets), _further(saving)]
     common = (_host(saving), *_crossings(saving, budgets), _loss(saving), *saving.after.notes)
     return [sentence for sentence in (*sentences, *common) if sentence]
 
@@ -49,7 +47,7 @@ def _saved(saving: Saving) -> str:
 
 def _bands(saving: Saving) -> str:
     """Say which categories at the peak fell and which rose."""
-    least = _WORTH_NAMING * saving.before.peak_bytes
+    least = WORTH_NAMING * saving.before.peak_bytes
     changes = {category: change for category, change in saving.saved_by_category.items() if abs(change) >= least}
     parts = []
     for verb, sign in (("fell", 1), ("rose", -1)):
@@ -58,57 +56,6 @@ def _bands(saving: Saving) -> str:
             (name, by), *others = changed
             parts.append(joined([f"{name} {verb} by {by}", *(f"{name} by {by}" for name, by in others)]))
     return f"At the peak, {', while '.join(parts)}." if parts else ""
-
-
-def _moved(saving: Saving) -> str:
-    before, after = saving.before.peak, saving.after.peak
-    if before.phase is after.phase:
-        return f"The peak is still {_in(after.phase)}{_moved_within(before, after)}."
-    for run, with_or_without in ((saving.before, "without"), (saving.after, "with")):
-        if run.peak.phase is Phase.OTHER and not set(run.phases) - {Phase.OTHER}:
-            return f"Whether the peak moved is not known: the run {with_or_without} {saving.toggle} names no phases."
-    return f"The peak moved from {_phase_and_place(before)} to {_phase_and_place(after)}."
-
-
-def _moved_within(before: Level, after: Level) -> str:
-    """Return how to go on where the peak's instant moved inside of its phase; empty where it did not, or where nothing tells."""
-    modules = [unwrapped(level.module or "") for level in (before, after)]
-    operators = [level.operator or "" for level in (before, after)]
-    is_other_module, is_other_operator = (all(pair) and len(set(pair)) > 1 for pair in (modules, operators))
-    if is_other_module and not is_other_operator:
-        layers = _layers(*modules)
-        if layers is not None:
-            (old, new), path = layers
-            return f", but moved from layer {old} to layer {new} ({path})"
-    if is_other_module or is_other_operator:
-        return f", but moved from {_place(before)} to {_place(after)}"
-    return f", at {_place(after)}" if _place(before) == _place(after) != "" else ""
-
-
-def _layers(before: str, after: str) -> tuple[tuple[str, str], str] | None:
-    """Return the numbers of two layers and the path that they share; None where more than the first number of the paths differs."""
-    old, new = before.split("."), after.split(".")
-    first = next((place for place, part in enumerate(old) if part.isdecimal()), None)
-    if first is None or len(new) <= first or not new[first].isdecimal():
-        return None
-    path, other = ([*parts[:first], ANY_LAYER, *parts[first + 1 :]] for parts in (old, new))
-    return ((old[first], new[first]), ".".join(path)) if path == other else None
-
-
-def _place(level: Level) -> str:
-    """Return what ran at an instant, such as ``lm_head (aten::mm)``; empty where unknown."""
-    module, operator = unwrapped(level.module or ""), level.operator or ""
-    return f"{module} ({operator})" if module and operator else module or operator
-
-
-def _phase_and_place(level: Level) -> str:
-    if level.phase is not Phase.OTHER:
-        return phase_in_sentence(level.phase)
-    return _place(level) or "outside the named phases"
-
-
-def _in(phase: Phase) -> str:
-    return "outside the named phases" if phase is Phase.OTHER else f"in {phase_in_sentence(phase)}"
 
 
 def _needing(phase: Phase) -> str:
@@ -152,7 +99,7 @@ def _gap_to(after: Footprint, phase: Phase) -> int | None:
 
 def _host(saving: Saving) -> str:
     change = saving.after.host_bytes - saving.before.host_bytes
-    if change < _WORTH_NAMING * saving.before.peak_bytes:
+    if change < WORTH_NAMING * saving.before.peak_bytes:
         return ""
     return f"The host holds {format_bytes(change)} more for it."
 
@@ -187,7 +134,7 @@ def _why_nothing(saving: Saving) -> list[str]:
     return [
         first,
         f"It {verb} the most that {_needing(phase)} needs from {format_bytes(old.num_bytes)} to {format_bytes(new.num_bytes)}, "
-        f"but the peak, {format_bytes(after.peak_bytes)}, is {_in(after.peak.phase)}: {_held(after.peak)}.",
+        f"but the peak, {format_bytes(after.peak_bytes)}, is {within(after.peak.phase)}: {_held(after.peak)}.",
     ]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from profiler.analysis.blocks import Lane
+from profiler.analysis.categories import CATEGORIES
+from profiler.analysis.module_tree import of_any_layer
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
 from profiler.capture.repeated import Repeated
@@ -42,6 +45,14 @@ class Level(NamedTuple):
     operator: str | None = None
 
 
+class Holder(NamedTuple):
+    """What memory is held for: blocks of one category in one place."""
+
+    category: Category
+    place: str
+    """The module, numbered layers taken together; without one the operator that allocated; empty where neither is known."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
     """What one run took. Sizes are of the GPU, where one holds anything, else of the host."""
@@ -50,6 +61,8 @@ class Footprint:
     provenance: Provenance
     peak: Level
     peak_step: int
+    alive: Mapping[Holder, int] = field(default_factory=dict)
+    """Bytes at the peak by what they are for; they sum to it."""
     phases: Mapping[Phase, Level]
     """Of each phase of the steps that count, the instant at which the most was allocated in it."""
     reserved_bytes: int | None = None
@@ -81,6 +94,7 @@ class Footprint:
             provenance=metadata.provenance,
             peak=_level(recording, timeline, timeline.peak_event),
             peak_step=int(timeline.blocks.event_step[timeline.peak_event]) if timeline.num_events else -1,
+            alive=_alive(timeline),
             phases={phase: _level(recording, timeline, event) for phase, event in timeline.phase_peak_events.items()},
             reserved_bytes=peak_reserved_bytes(recording, timeline.lane),
             operators=_operators(timeline),
@@ -155,6 +169,16 @@ def _place(recording: Recording, lane: Lane, event: int) -> tuple[str | None, st
     if (HOST if row["device"] is None else row["device"], row["rank"] or 0) != lane:
         return None, None
     return row["module"] or None, row["operator"] or None
+
+
+def _alive(timeline: Timeline) -> dict[Holder, int]:
+    blocks, rows = timeline.blocks, timeline.alive(timeline.peak_event)
+    modules = np.array([*map(of_any_layer, blocks.module.names), ""], dtype=object)[blocks.module.codes[rows]]
+    places = np.where(modules == "", blocks.operator[rows].texts(), modules)
+    sums: Counter[Holder] = Counter()
+    for category, place, num_bytes in zip(blocks.category[rows].tolist(), places.tolist(), blocks.bytes[rows].tolist(), strict=True):
+        sums[Holder(CATEGORIES[category], place)] += num_bytes
+    return dict(sums)
 
 
 def _operators(timeline: Timeline) -> frozenset[str]:

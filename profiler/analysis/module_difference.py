@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from profiler.analysis.alive_difference import Side
-from profiler.analysis.module_tree import ANY_LAYER, NO_MODULE, unwrapped
-
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+from profiler.analysis.module_tree import NO_MODULE, of_any_layer
 
 
 def module_difference(before: Side, after: Side) -> pd.DataFrame:
@@ -30,6 +26,6 @@ def module_difference(before: Side, after: Side) -> pd.DataFrame:
 def _by_module(side: Side) -> pd.Series[int]:
     blocks = side.timeline.blocks
     alive = side.timeline.alive(side.event) if side.timeline.num_events else np.empty(0, np.int64)
-    names = [_NUMBER.sub(ANY_LAYER, unwrapped(name)) or NO_MODULE for name in blocks.module.names] + [NO_MODULE]  # for the code -1
+    names = [of_any_layer(name) or NO_MODULE for name in blocks.module.names] + [NO_MODULE]  # for the code -1
     modules = pd.Series(names, dtype=object).to_numpy()[blocks.module.codes[alive]]
     return pd.Series(blocks.bytes[alive], dtype=np.int64).groupby(modules).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from profiler.analysis.columns import Array, Names
@@ -13,6 +14,7 @@ ANY_LAYER = "*"
 """Stands for the number where layers are taken together."""
 _WRAPPER, _WRAPPED = ("base_model", "model"), "base_layer"
 """What peft puts before the names of a model's modules, and what it calls a layer inside of an adapter."""
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def module_nodes(modules: Names, category: Array, sizes: Array, max_nodes: int, models: Mapping[str, str]) -> list[TreeNode]:
@@ -43,6 +45,11 @@ def unwrapped(name: str) -> str:
     if tuple(parts[:2]) == _WRAPPER:
         parts = parts[2:]
     return ".".join(part for part in parts if part != _WRAPPED)
+
+
+def of_any_layer(name: str) -> str:
+    """Return a module's name without the adapters around it and the numbers in it, so that numbered layers share one: ``layers.*.mlp``."""
+    return _NUMBER.sub(ANY_LAYER, unwrapped(name))
 
 
 def models_of(metadata: Metadata) -> dict[str, str]:
