@@ -80,7 +80,7 @@ def test_it_has_the_run_as_code_and_what_each_tool_cannot_say() -> None:
     asked = compared(10, 6, 3, 8)
     text = html.unescape(report_html(asked))
     programs = export_job(asked.comparison.job(asked.comparison.asked))
-    assert len(programs) == 4
+    assert len(programs) == 5
     for program in programs:
         assert f"As code: {program.tool}" in text
         assert program.text in text

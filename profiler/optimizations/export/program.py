@@ -82,3 +82,8 @@ def commented(text: str, missing: Sequence[str]) -> str:
         return ""
     lines = ["".join(letter if letter.isprintable() else " " for letter in f"# Not said: {sentence}") for sentence in missing]
     return "\n".join([*lines, text])
+
+
+def one_line(text: str) -> str:
+    """Return a title as it may stand between Python's triple quotes."""
+    return text.replace("\\", "").replace('"', "'")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from profiler.models.catalogue import config_of, facts_of
 from profiler.models.config import Head, structure_of
 from profiler.optimizations.attention import Attention
-from profiler.optimizations.export.program import Program, commented, switched_on
+from profiler.optimizations.export.program import Program, commented, one_line, switched_on
 from profiler.optimizations.export.pytorch_toggles import MISSING, WRITERS, Draft, Options, arguments
 from profiler.optimizations.optimizers import TorchOptimizer
 from profiler.optimizations.registry import REGISTRY, validate
@@ -92,7 +92,7 @@ def _model(draft: Draft) -> list[str]:
     draft.imports.add(f"from transformers import AutoConfig, {model_class}")
     attention = f', attn_implementation="{draft.attention}"' if draft.attention else ""
     return [
-        f'"""{_one_line(draft.job.title)}"""',
+        f'"""{one_line(draft.job.title)}"""',
         "",
         *(["import os", ""] if draft.environment else []),
         *(f'os.environ["{name}"] = "{value}"  # before torch is imported' for name, value in draft.environment.items()),
@@ -212,7 +212,3 @@ def _within(contexts: list[str], lines: list[str]) -> list[str]:
 
 def _indented(levels: int, lines: list[str]) -> list[str]:
     return [f"{'    ' * levels}{part}" for line in lines for part in line.split("\n")]
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\\", "").replace('"', "'")

@@ -44,8 +44,7 @@ def trainer_program(job: Job) -> Program:
     if job.workload.kind is not WorkloadKind.TRAIN or head is Head.RECURRENT:
         why = "it trains, and this job does not." if head is not Head.RECURRENT else "transformers has no such model."
         return Program(tool=_TOOL, filename=name, language="python", text="", missing=(f"The Trainer cannot say this job: {why}",))
-    arguments, missing = _arguments(job)
-    missing += _OTHERWISE
+    arguments, missing = training_arguments(job, switched_on(job), dict.fromkeys(_IN_THE_MODEL, ALL), _TOOL)
     lines = [
         *model_lines(job, _IN_THE_MODEL, imports=("from transformers import Trainer, TrainingArguments",)),
         "arguments = TrainingArguments(",
@@ -60,10 +59,17 @@ def trainer_program(job: Job) -> Program:
     return Program(tool=_TOOL, filename=name, language="python", text=commented("\n".join(lines) + "\n", missing), missing=tuple(missing))
 
 
-def _arguments(job: Job) -> tuple[dict[str, Any], list[str]]:
-    """Return the keyword arguments of TrainingArguments, and what they do not say."""
+def training_arguments(job: Job, toggles: Mapping[str, Mapping[str, Value]], said: Said, tool: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the keyword arguments of TrainingArguments, and what they do not say.
+
+    Args:
+        job: validated.
+        toggles: what it has switched on.
+        said: what is said beside the arguments.
+        tool: that takes them.
+    """
     workload = job.workload
-    said: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "output_dir": "out",
         "per_device_train_batch_size": workload.batch // workload.micro_batches,
         "gradient_accumulation_steps": workload.micro_batches,
@@ -76,16 +82,16 @@ def _arguments(job: Job) -> tuple[dict[str, Any], list[str]]:
         "dataloader_pin_memory": False,
         "seed": workload.seed,
     }
-    toggles, options_said = switched_on(job), Said(dict.fromkeys(_IN_THE_MODEL, ALL))
+    said = dict(said)
     for name, options in toggles.items():
         found = _said(name, options)
         if found is not None:
-            said |= found
-            options_said[name] = _options_said(name, options)
+            arguments |= found
+            said[name] = _options_said(name, options)
     missing = [f"{name}: {_OTHER_CLASS[name]}" for name in toggles if name in _OTHER_CLASS]
-    missing += not_said(toggles, options_said, _TOOL)
+    missing += not_said(toggles, said, tool)
     missing += zero_grad_not_said(workload, "the Trainer", ZeroGrad.AFTER_STEP)
-    return said, missing
+    return arguments, [*missing, *_OTHERWISE]
 
 
 def _said(name: str, options: Mapping[str, Value]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ READ = frozenset(
         *("max_length", "max_seq_length", "block_size", "bf16", "fp16", "dtype", "torch_dtype", "optim", "optim_args", "weight_decay"),
         *("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing", "gradient_checkpointing_kwargs"),
         *("attn_implementation", "use_flash_attention_2", "use_peft", "lora_r", "lora_alpha", "lora_target_modules", "lora_dropout"),
-        *("load_in_4bit", "use_bnb_nested_quant"),
+        *("load_in_4bit", "use_bnb_nested_quant", "activation_offloading"),
     )
 )
 """What becomes part of the job."""
@@ -37,7 +37,6 @@ REFUSED: dict[str, str] = {
 """What changes nearly every number and is not modelled, and why."""
 
 NOT_MODELLED: dict[str, str] = {
-    "activation_offloading": "activations wait in the host's memory, so the GPU needs less",
     "auto_find_batch_size": "the batch may become smaller",
     "deepspeed": "states are divided or offloaded",
     "device_map": "layers may lie on other devices",

@@ -58,7 +58,7 @@ def toggles_of(said: Translation) -> tuple[Toggle, ...]:
     """
     if said.is_trl:
         _note_loss(said)
-    toggles = (_precision(said), _attention(said), _adapters(said), _checkpointing(said), _optimizer(said))
+    toggles = (_precision(said), _attention(said), _adapters(said), _checkpointing(said), _offload(said), _optimizer(said))
     return tuple(toggle for toggle in toggles if toggle is not None)
 
 
@@ -164,6 +164,13 @@ def _checkpointing(said: Translation) -> Toggle | None:
         said.notes.append("Checkpointing's offload is not modelled: what is kept lies on the GPU, so this is what it needs at most.")
     every = options.count("every_n_layers")
     return Toggle("checkpointing", () if every is None else (("every", str(every)),))
+
+
+def _offload(said: Translation) -> Toggle | None:
+    if not said.fields.flag("activation_offloading"):
+        return None
+    said.notes.append("activation_offloading is modelled without a stream of its own, on which TRL holds up to five more tensors.")
+    return Toggle("offload-activations")
 
 
 def _optimizer(said: Translation) -> Toggle:
