@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from benchmarks.published.table import EXACT, PRINTED, Published, Row, Tolerance
 from profiler.estimate.optimizer_state import optimizer_state_bytes
 from profiler.models.catalogue import entry
+from profiler.optimizations.quantized_optimizers import blockwise_state_bytes
 from profiler.units import GIB
 
 
@@ -21,17 +22,20 @@ def rows(published: Published) -> Iterator[Row]:
 
 
 def _llama(published: Published) -> Iterator[Row]:
+    """Yield what was saved with the blocks of September 2024, as `low_bit_optimizers` tells."""
     num_parameters = entry("llama-2-7b").num_parameters
-    for name, optimizer in (("bnb 8-bit", "adam, 8-bit"), ("ao 8-bit", "adam, 8-bit"), ("ao 4-bit", "adam, 4-bit")):
+    bfloat16 = optimizer_state_bytes(num_parameters, "adam, bfloat16")
+    unit = "the source's GB are GiB"
+    for name, bits, block, note in (
+        ("bnb 8-bit", 8, 2048, f"{unit}; why bitsandbytes saved 0.2 less than torchao is not known"),
+        ("ao 8-bit", 8, 2048, unit),
+        ("ao 4-bit", 4, 128, unit),
+    ):
         yield from published.difference(
             "ao-opt-llama2-PyTorch fused AdamW",
             f"ao-opt-llama2-{name}",
             f"Llama-2-7B: bfloat16 AdamW to {name}",
-            _saved(num_parameters, "adam, bfloat16", optimizer) / GIB,
+            (bfloat16 - num_parameters * blockwise_state_bytes(2, bits, block)) / GIB,
             Tolerance(share=0.02),
-            "the source's GB are GiB",
+            note,
         )
-
-
-def _saved(num_parameters: int, before: str, after: str) -> int:
-    return optimizer_state_bytes(num_parameters, before) - optimizer_state_bytes(num_parameters, after)
