@@ -28,12 +28,14 @@ def explain_saving(saving: Saving, budgets: Budgets = NO_BUDGETS) -> list[str]:
         return []
     if saving.before.recording_id is not None and saving.before.recording_id == saving.after.recording_id:
         return [f"{saving.toggle} changed nothing: the run without it is set so already."]
+    is_host_the_limit = [verdict.tier for verdict in budgets.verdicts(saving.after) if not verdict.fits] == [Tier.HOST]
     if abs(saving.saved_bytes) < max(1, saving.before.peak_bytes // 10_000):
         sentences = _why_nothing(saving)
     else:
-        sentences = [_saved(saving), _bands(saving), peak_move(saving), _limit(saving.after, budgets), _further(saving)]
-    common = (_host(saving), *_crossings(saving, budgets), _loss(saving), *saving.after.notes)
-    return [sentence for sentence in (*sentences, *common) if sentence]
+        sentences = [_saved(saving), _bands(saving), peak_move(saving)]
+        sentences += [] if is_host_the_limit else [_limit(saving.after), _further(saving)]
+    host = (_host(saving), *_crossings(saving, budgets), "What limits now: the host." if is_host_the_limit else "")
+    return [sentence for sentence in (*sentences, *host, _loss(saving), *saving.after.notes) if sentence]
 
 
 def _saved(saving: Saving) -> str:
@@ -63,10 +65,7 @@ def _needing(phase: Phase) -> str:
     return "what is outside the named phases" if phase is Phase.OTHER else phase_in_sentence(phase)
 
 
-def _limit(after: Footprint, budgets: Budgets) -> str:
-    """Say what the peak is made of; where the host alone is over its budget, that nothing at the peak limits but the host."""
-    if [verdict.tier for verdict in budgets.verdicts(after) if not verdict.fits] == [Tier.HOST]:
-        return "What limits now: the host."
+def _limit(after: Footprint) -> str:
     ranked = sorted(after.peak.categories.items(), key=lambda item: -item[1])
     parts = [
         f"{in_sentence(category)} ({100 * num_bytes / after.peak_bytes:.0f} %)"

@@ -179,6 +179,7 @@ def gib(device: int | None = None, host: int | None = None) -> Budgets:
 
 MOVED = run({Phase.FORWARD: {PARAMETER: 4, STATE: 2, ACTIVATION: 1}}, host_gib=5)
 """7 GiB on the GPU and 5 on the host, where the baseline has 12 and none."""
+HOST_LIMITS = "What limits now: the host."
 UNDER = "The run is now under the budget: 7.00 GiB are allocated, 1.00 GiB less than 8.00 GiB."
 HOST_OVER = "The run is now over the host budget: 5.00 GiB are held, 1.00 GiB more than 4.00 GiB."
 
@@ -186,9 +187,9 @@ HOST_OVER = "The run is now over the host budget: 5.00 GiB are held, 1.00 GiB mo
 @pytest.mark.parametrize(
     ("budgets", "expected"),
     [
-        (gib(device=8, host=4), f"{UNDER} {HOST_OVER}"),
+        (gib(device=8, host=4), f"{UNDER} {HOST_OVER} {HOST_LIMITS}"),
         (gib(device=8, host=5), UNDER),
-        (gib(device=12, host=4), HOST_OVER),
+        (gib(device=12, host=4), f"{HOST_OVER} {HOST_LIMITS}"),
         (gib(device=6), "The run is still over the budget: 7.00 GiB are allocated, 1.00 GiB more than 6.00 GiB."),
         (gib(device=13, host=64), ""),
         (gib(), ""),
@@ -202,15 +203,21 @@ def test_each_budget_that_is_or_was_exceeded_is_told(budgets: Budgets, expected:
 
 def test_what_limits_now_is_the_host_where_it_alone_is_over_its_budget() -> None:
     at_the_peak = "What limits now: parameters (57 %), optimizer state (29 %) and activations (14 %)."
-    host = "What limits now: the host."
-    assert host in said(MOVED, budgets=gib(device=8, host=4))
-    assert host in said(MOVED, budgets=gib(host=4))
+    for budgets in (gib(device=8, host=4), gib(host=4)):
+        assert said(MOVED, budgets=budgets).endswith(HOST_LIMITS)
+        assert at_the_peak not in said(MOVED, budgets=budgets)
     for budgets in (gib(), gib(device=8, host=5), gib(device=6, host=4)):
         assert at_the_peak in said(MOVED, budgets=budgets)
-        assert host not in said(MOVED, budgets=budgets)
+        assert HOST_LIMITS not in said(MOVED, budgets=budgets)
 
 
 def test_a_toggle_that_saved_nothing_and_fills_the_host_says_so() -> None:
     text = said(replace(BASELINE, host_bytes=5 * GIB), budgets=gib(host=4))
     assert "checkpointing saved nothing at the peak." in text
-    assert text.endswith(f"The host holds 5.00 GiB more for it. {HOST_OVER}")
+    assert text.endswith(f"The host holds 5.00 GiB more for it. {HOST_OVER} {HOST_LIMITS}")
+
+
+def test_a_host_that_is_the_limit_leaves_no_advice_about_the_peak() -> None:
+    optimizer = run({Phase.FORWARD: {PARAMETER: 4}, Phase.OPTIMIZER: {PARAMETER: 4, STATE: 2, TEMPORARY: 3}}, host_gib=5)
+    assert "This cannot help further until" in said(optimizer)
+    assert "cannot help" not in said(optimizer, budgets=gib(host=4))

@@ -88,7 +88,7 @@ def test_the_host_of_a_simulated_gpu_has_a_budget_of_its_own(opened: Open, serve
     app = opened("compare", job=link, toggles="offload-activations", budget="600B", host_budget="250B", details="Table")
     values = {metric.label: metric.value for metric in app.metric}
 
-    assert (values["Under 600 B"], values["Under 250 B on the host"], values["On the host"]) == ("Yes", "No", "300 B")
+    assert (values["Under 600 B"], values["Host under 250 B"], values["On the host"]) == ("Yes", "No", "300 B")
     assert "50 B too much, held" in texts(app)
     assert "The run is now under the budget: 500 B are allocated" in texts(app)
     assert "The run is now over the host budget: 300 B are held, 50 B more than 250 B." in texts(app)
@@ -98,14 +98,14 @@ def test_the_host_of_a_simulated_gpu_has_a_budget_of_its_own(opened: Open, serve
 
     app.text_input(key="linked_host_budget").set_value("").run()
     assert "host_budget" not in app.query_params
-    assert not [metric for metric in app.metric if "on the host" in metric.label]
+    assert not [metric for metric in app.metric if "Host under" in metric.label]
 
 
 def test_without_a_simulated_gpu_the_host_has_no_budget(opened: Open, known: RunStore) -> None:
     app = opened("compare", job=LINK, toggles=";".join(TOGGLES), host_budget="1B")
 
     assert app.text_input(key="linked_host_budget").disabled
-    assert not [metric for metric in app.metric if "Under" in metric.label]
+    assert not [metric for metric in app.metric if "under" in metric.label.lower()]
 
 
 def test_where_nothing_is_chosen_the_next_step_is_offered(opened: Open) -> None:
@@ -212,6 +212,7 @@ def test_both_engines_are_set_beside_each_other_to_the_byte(opened: Open, known:
     app = opened("compare", job=LINK, toggles=";".join(TOGGLES), details="Measured and simulated")
 
     assert "0 of 4 peaks agree to the byte." in texts(app)
+    assert "bfloat16: measured is 8 B less: 8 B less have no named mechanism." in texts(app)
     assert next(frame.value for frame in app.dataframe if "measured_bytes" in frame.value)["difference_bytes"].tolist() == [8, 8, 8, 8]
 
 
