@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmarks.compression.rows import Row, Spread
 from benchmarks.compression.trial import TOLERANCE, Figure, counted
+from profiler.figures.comparison import NOT_MEASURED
 from profiler.units import format_bytes
 
 COMMAND = "python -m benchmarks.compression"
@@ -52,10 +53,20 @@ which is more than this model has: they show packed copies, no savings. Models t
 _REAL = """## On a real model
 
 SmolLM2-135M, whose weights a package carries in four bits each: expanded to float32 they were rounded once, which is why a coder makes so
-much of them. Loss in nats per token on 2,048 tokens of the same text. The output layer shares the embedding's weight, and what quantizes it
-parts the two."""
+much of them. Loss in nats per token on 2,048 tokens of the same text, and per byte of that text, as the losses above are. The output layer shares the embedding's weight, and what quantizes it parts the two."""
 
-_REAL_HEADS = ("technique", "held", "file", "loss gained", "perplexity", "time", "agreement", "conversion peak")
+_REAL_HEADS = (
+    "technique",
+    "held",
+    "file",
+    "loss gained",
+    "per byte",
+    "perplexity",
+    "perplexity per byte",
+    "time",
+    "agreement",
+    "conversion peak",
+)
 
 _HEADS = ("technique", "seeds", "held", "file", "resident", "loss gained", "control", "time", "agreement", "conversion peak")
 
@@ -131,7 +142,7 @@ def _hidden(rows: Sequence[Row], real: Sequence[Row]) -> Iterator[str]:
     """Say what small models hide: the same technique on both."""
     by_name = {row.technique: row for row in rows}
     told = [
-        f"`{row.technique}` {by_name[row.technique].loss_gain.mean:+.4f} nats a byte here and {row.loss_gain.mean:+.4f} a token there"
+        f"`{row.technique}` {by_name[row.technique].loss_gain.mean:+.4f} nats a byte here and {_there(row)} there"
         for row in real
         if row.technique in by_name and abs(row.loss_gain.mean) > _SMALL_LOSS
     ]
@@ -165,8 +176,19 @@ def _cells(row: Row) -> list[str]:
 
 def _real_cells(row: Row) -> list[str]:
     shares = [f"{row.held:.3f}", f"{row.file:.3f}"]
-    quality = [_spread(row.loss_gain), f"{row.perplexity:.2f} of {row.perplexity / math.exp(row.loss_gain.mean):.2f}"]
+    per_token = f"{row.perplexity:.2f} of {row.perplexity / math.exp(row.loss_gain.mean):.2f}"
+    gain, per_byte = row.loss_gain_per_byte, NOT_MEASURED
+    if gain is not None and row.bytes_per_unit is not None:
+        after = math.exp(math.log(row.perplexity) / row.bytes_per_unit)
+        per_byte = f"{after:.3f} of {after / math.exp(gain):.3f}"
+    quality = [_spread(row.loss_gain), NOT_MEASURED if gain is None else f"{gain:+.4f}", per_token, per_byte]
     return [f"`{row.technique}`", *shares, *quality, f"{row.time.mean:.2f}", f"{row.agreement.mean:.1%}", f"{row.conversion_peak:.1f}"]
+
+
+def _there(row: Row) -> str:
+    """Say what a real model lost, by the byte where its text's bytes were counted."""
+    gain = row.loss_gain_per_byte
+    return f"{row.loss_gain.mean:+.4f} a token" if gain is None else f"{gain:+.4f} ({row.loss_gain.mean:+.4f} a token)"
 
 
 def _figure_cells(figure: Figure) -> list[str]:

@@ -53,10 +53,17 @@ class Row:
     control_gain: Spread | None
     """The same of the control: the untouched model trained alike, or the student that nobody taught."""
     time: Spread
+    bytes_per_unit: float | None
+    """Of the held-out text; None where it was not counted."""
     agreement: Spread
     conversion_peak: float
     """Of the bytes that the untouched model holds."""
     conversion_seconds: float
+
+    @property
+    def loss_gain_per_byte(self) -> float | None:
+        """Nats more than the untouched model's, per byte of the text; None where its bytes were not counted."""
+        return None if self.bytes_per_unit is None else self.loss_gain.mean / self.bytes_per_unit
 
     @classmethod
     def of(cls, results: Sequence[Result]) -> Self:
@@ -76,6 +83,7 @@ class Row:
             loss_gain=Spread.of([loss_gain(result) for result in results]),
             control_gain=Spread.of([loss - before for loss in controls]) if controls else None,
             time=Spread.of([result.seconds / result.baseline_seconds for result in results]),
+            bytes_per_unit=first.bytes_per_unit,
             agreement=Spread.of([result.agreement for result in results]),
             conversion_peak=first.conversion_peak_bytes / first.baseline_size.held_bytes,
             conversion_seconds=statistics.median(result.conversion_seconds for result in results),

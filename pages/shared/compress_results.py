@@ -32,11 +32,13 @@ def one(experiment: Experiment) -> None:
     quality, before = result.quality, result.baseline_quality
     bleu = "" if quality.bleu is None or before.bleu is None else f", BLEU {quality.bleu:.1f} (was {before.bleu:.1f})"
     resident, resident_before = format_bytes(result.size.resident_bytes), format_bytes(result.baseline_size.resident_bytes)
+    per_byte = f" {result.per_byte_phrase}," if result.per_byte_phrase else ""
     clock = f"A pass took {result.wall_phrase}. " if result.wall_phrase else ""
     st.caption(
         f"Measured. {clock}Resident set {resident} (untouched {resident_before});"
         f" at most {format_bytes(result.conversion_peak_bytes)} while converting, which took"
-        f" {format_duration_us(result.conversion_seconds * 1e6)}. Perplexity {quality.perplexity:.3f} (was {before.perplexity:.3f}),"
+        f" {format_duration_us(result.conversion_seconds * 1e6)}. Perplexity {quality.perplexity:.3f}"
+        f" (was {before.perplexity:.3f}),{per_byte}"
         f" accuracy {quality.accuracy:.1%} (was {before.accuracy:.1%}){bleu};"
         f" the same choice as the untouched model in {result.agreement:.1%} of places."
         f" {'The file was read back and is exactly this model.' if result.exact_file else 'The file read back is not exactly this model.'}"

@@ -95,6 +95,8 @@ def _print(result: Result) -> None:
         print(f"  {'':<16} {result.wall_phrase}")
     print(f"  {'loss':<16} {quality.loss:>10.4f}  {quality.loss - before.loss:>+.4f} nats per {result.unit}")
     print(f"  {'perplexity':<16} {quality.perplexity:>10.3f}  was {before.perplexity:.3f}")
+    if result.per_byte_phrase:
+        print(f"  {'':<16} {result.per_byte_phrase}")
     print(f"  {'accuracy':<16} {quality.accuracy:>10.1%}  was {before.accuracy:.1%}")
     if quality.bleu is not None and before.bleu is not None:
         print(f"  {'BLEU':<16} {quality.bleu:>10.2f}  was {before.bleu:.2f}")

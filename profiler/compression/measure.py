@@ -30,7 +30,7 @@ from profiler.compression.files import StateFile, as_bytes
 from profiler.compression.held import held_bytes, tensors_of
 from profiler.compression.histograms import weight_histogram
 from profiler.compression.layers import matrices
-from profiler.compression.quality import agreement, evaluate, judge, scorers
+from profiler.compression.quality import agreement, evaluate, judge, judged_by, scorers
 from profiler.compression.resident import ResidentPeak, resident_bytes
 from profiler.compression.result import MOST_KEPT_BYTES, LayerFacts, Quality, Result, Size, StageFacts
 from profiler.compression.subject import Subject
@@ -171,9 +171,12 @@ def _result(experiment: Experiment, subject: Subject, baseline: _Baseline, stage
     agreed, divergence = agreement(subject.logits, original, held_out)
     (seconds, wall_seconds), (baseline_seconds, baseline_wall_seconds) = _times(subject.logits, original, held_out[0].inputs)
     edges, counts = weight_histogram(subject.model, baseline.edges)
+    num_targets, num_text_bytes = judged_by(subject.task)
     return Result(
         experiment=experiment,
         unit=subject.task.unit,
+        num_targets=num_targets,
+        num_text_bytes=num_text_bytes,
         size=size,
         baseline_size=baseline.size,
         quality=quality,

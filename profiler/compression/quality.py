@@ -9,13 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from profiler.compression.result import Quality
-from profiler.compression.task import IGNORED, Batch, Forward, Task, Translates
+from profiler.compression.task import IGNORED, Batch, Forward, OfTokens, Task, Translates
 
 
 def judge(task: Task, forward: Forward) -> Quality:
     """Return how well a model does on what its task holds out: loss, accuracy, and BLEU where it translates."""
     quality = evaluate(forward, task.held_out())
     return replace(quality, bleu=task.bleu(forward)) if isinstance(task, Translates) else quality
+
+
+def judged_by(task: Task) -> tuple[int, int | None]:
+    """Return how many targets qualities are averages over, and how many bytes of text these are; None where they are no text."""
+    targets = torch.cat([batch.targets.flatten() for batch in task.held_out()])
+    targets = targets[targets != IGNORED]
+    if isinstance(task, OfTokens):
+        return len(targets), task.text_bytes(targets)
+    return len(targets), len(targets) if task.unit == "byte" else None
 
 
 def scorers(quality: Quality) -> dict[str, str]:

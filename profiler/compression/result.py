@@ -32,6 +32,11 @@ class Size:
     """The file that was written and read back."""
 
 
+def perplexity(loss: float) -> float:
+    """Return the exponential of a loss in nats."""
+    return math.exp(min(loss, 700.0))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quality:
     """How well a model does on the held-out batches."""
@@ -46,7 +51,7 @@ class Quality:
     @property
     def perplexity(self) -> float:
         """The exponential of the loss: per unit."""
-        return math.exp(min(self.loss, 700.0))
+        return perplexity(self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +114,10 @@ class Result:
     seconds_spread: tuple[float, float] | None = None
     """The least and the most of the passes whose median is ``seconds``."""
     baseline_seconds_spread: tuple[float, float] | None = None
+    num_targets: int | None = None
+    """Units that losses are averages over; None in old results."""
+    num_text_bytes: int | None = None
+    """Of the text that those units are; None where they are no text, and in old results."""
     wall_seconds: float | None = None
     """By the clock, of the same passes, their median: longer where other work shared the processor; None in old results."""
     baseline_wall_seconds: float | None = None
@@ -119,6 +128,28 @@ class Result:
     def ratio(self, name: str) -> float:
         """Return ``held_bytes``, ``resident_bytes`` or ``file_bytes`` as a share of the baseline's."""
         return float(getattr(self.size, name) / max(1, getattr(self.baseline_size, name)))
+
+    @property
+    def bytes_per_unit(self) -> float | None:
+        """Of the held-out text, how many bytes a unit is on average; None where that is not known, or the units are no text."""
+        if self.unit == "byte":
+            return 1.0
+        return self.num_text_bytes / self.num_targets if self.num_targets and self.num_text_bytes else None
+
+    def loss_per_byte(self, quality: Quality) -> float | None:
+        """Return nats per byte of held-out text, comparable between models of bytes and of tokens; None where it is not known."""
+        return None if self.bytes_per_unit is None else quality.loss / self.bytes_per_unit
+
+    @property
+    def per_byte_phrase(self) -> str:
+        """Of a model of tokens, as ``loss per byte 0.7714 (was 0.7630), perplexity per byte 2.163 (was 2.145)``; else empty."""
+        if self.unit != "token":
+            return ""
+        after, before = self.loss_per_byte(self.quality), self.loss_per_byte(self.baseline_quality)
+        if after is None or before is None:
+            return "loss per byte not measured"
+        perplexities = f"perplexity per byte {perplexity(after):.3f} (was {perplexity(before):.3f})"
+        return f"loss per byte {after:.4f} (was {before:.4f}), {perplexities}"
 
     @property
     def spread_phrase(self) -> str:
@@ -143,9 +174,11 @@ class Result:
             row |= {prefix + name: value for name, value in asdict(size).items()}
         for quality, prefix in ((self.quality, ""), (self.baseline_quality, "baseline_")):
             row |= {prefix + name: getattr(quality, name) for name in ("loss", "perplexity", "accuracy", "bleu")}
+            per_byte = self.loss_per_byte(quality)
+            row |= {f"{prefix}loss_per_byte": per_byte, f"{prefix}perplexity_per_byte": None if per_byte is None else perplexity(per_byte)}
         for name in ("unit", "agreement", "divergence", "seconds", "baseline_seconds", "conversion_peak_bytes", "conversion_seconds"):
             row[name] = getattr(self, name)
-        for name in ("seconds_spread", "baseline_seconds_spread", "wall_seconds", "baseline_wall_seconds"):
+        for name in ("seconds_spread", "baseline_seconds_spread", "wall_seconds", "baseline_wall_seconds", "num_targets", "num_text_bytes"):
             row[name] = getattr(self, name)
         return row | {"exact_file": self.exact_file, "notes": list(self.notes), "model_hash": self.model_hash}
 

@@ -54,6 +54,14 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class OfTokens(Protocol):
+    """A task whose targets are tokens of a text, so that its loss can be told per byte of that text, too."""
+
+    def text_bytes(self, tokens: Tensor) -> int:
+        """Return how many bytes of text tokens stand for."""
+
+
+@runtime_checkable
 class Translates(Protocol):
     """A task whose model says something by itself, which is held against what it should have said."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.compression.result import Quality, Result, Size
+from profiler.compression.result import Quality, Result, Size, perplexity
 from profiler.compression.target import Candidate, Goal, Target, Worth, given_up, known_worths, loss_gain, pareto
 from profiler.figures.axes import empty_figure, plain
 from profiler.figures.points import HEIGHT, Point, points_figure
@@ -31,7 +31,8 @@ def results_table(results: Sequence[Result]) -> pd.DataFrame:
 
     Columns: technique, held_bytes and held_share of the baseline's, file_bytes, file_share, pass_us (processor time of a forward pass of
     a batch, the median of several), pass_share, loss, loss_gain, accuracy_share, bleu where it is known, resident_bytes,
-    conversion_peak_bytes, fastest_us and slowest_us of those passes, perplexity, agreement_share, promised (what is commonly claimed).
+    conversion_peak_bytes, fastest_us and slowest_us of those passes, perplexity, of models of tokens loss_per_byte and
+    perplexity_per_byte, agreement_share, promised (what is commonly claimed).
     """
     first = results[0] if results else None
     rows = [_row(UNTOUCHED, first.baseline_size, first.baseline_quality, first, "baseline_")] if first else []
@@ -43,7 +44,9 @@ def results_table(results: Sequence[Result]) -> pd.DataFrame:
     if not rows:
         return pd.DataFrame()
     table = pd.DataFrame(rows).astype({"conversion_peak_bytes": "Int64"})
-    return table if Worth.BLEU in known_worths(results) else table.drop(columns="bleu")
+    left_out = [] if Worth.BLEU in known_worths(results) else ["bleu"]
+    left_out += [] if results[0].unit == "token" else ["loss_per_byte", "perplexity_per_byte"]
+    return table.drop(columns=left_out)
 
 
 def size_quality_figure(results: Sequence[Result], goal: Goal, worth: Worth = Worth.LOSS, *, theme: ThemeName = "light") -> go.Figure:
@@ -144,6 +147,7 @@ def _row(name: str, size: Size, quality: Quality, result: Result, prefix: str = 
     """Return the numbers of a model, or with a prefix of its baseline, beside the baseline's; what only a result has is left open."""
     before, seconds = result.baseline_size, getattr(result, f"{prefix}seconds")
     low, high = getattr(result, f"{prefix}seconds_spread") or (None, None)
+    per_byte = result.loss_per_byte(quality)
     return {
         "technique": name,
         "held_bytes": size.held_bytes,
@@ -161,6 +165,8 @@ def _row(name: str, size: Size, quality: Quality, result: Result, prefix: str = 
         "fastest_us": None if low is None else low * 1e6,
         "slowest_us": None if high is None else high * 1e6,
         "perplexity": quality.perplexity,
+        "loss_per_byte": per_byte,
+        "perplexity_per_byte": None if per_byte is None else perplexity(per_byte),
         "agreement_share": 1.0,
     }
 

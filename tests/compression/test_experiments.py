@@ -130,6 +130,29 @@ def test_the_clocks_seconds_stand_beside_the_processors_and_results_of_before_ha
     assert Result.from_json(data).wall_phrase == ""
 
 
+def test_a_model_of_tokens_says_its_loss_per_byte_of_the_text_too() -> None:
+    found = replace(result("nf4", loss=2.0), unit="token", num_targets=2_000, num_text_bytes=8_000)  # the baseline's loss is 1.4
+
+    facts = found.facts()
+
+    assert Result.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert (facts["loss_per_byte"], facts["baseline_loss_per_byte"]) == (0.5, 0.35)
+    assert facts["perplexity_per_byte"] == pytest.approx(1.648721)  # the square root of e
+    assert (facts["num_targets"], facts["num_text_bytes"]) == (2_000, 8_000)
+    assert found.per_byte_phrase == "loss per byte 0.5000 (was 0.3500), perplexity per byte 1.649 (was 1.419)"
+
+
+def test_of_results_of_before_the_loss_per_byte_is_not_measured_but_where_units_are_bytes() -> None:
+    data = result("nf4", loss=2.0).to_json()
+    del data["num_targets"], data["num_text_bytes"]
+    of_bytes, of_tokens, of_words = (Result.from_json({**data, "unit": unit}) for unit in ("byte", "token", "word"))
+
+    assert (of_bytes.facts()["loss_per_byte"], of_bytes.per_byte_phrase) == (2.0, "")
+    assert (of_tokens.facts()["loss_per_byte"], of_tokens.per_byte_phrase) == (None, "loss per byte not measured")
+    assert (of_words.facts()["loss_per_byte"], of_words.per_byte_phrase) == (None, "")
+    assert of_tokens.facts()["perplexity_per_byte"] is None
+
+
 def test_facts_are_one_flat_row_with_the_baseline_beside_each_number() -> None:
     facts = result("bfloat16", held=500, loss=1.5).facts()
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.compression import __main__ as benchmark
 from benchmarks.compression.cases import cases, seeds_of
-from benchmarks.compression.page import conclusions
+from benchmarks.compression.page import conclusions, page
 from benchmarks.compression.rows import Row, Spread
 from benchmarks.compression.trial import HELD, TOLERANCE, WHILE_PRUNING, Figure, figures
 from profiler.compression.base import Kind
@@ -67,10 +67,23 @@ def test_what_the_seeds_do_not_tell_apart_is_said_so() -> None:
 
 
 def test_what_a_small_model_hides_is_told_beside_what_a_real_one_shows() -> None:
-    small, real = Row.of([result("nf4", loss=1.401)]), Row.of([result("nf4", model="smollm2", loss=2.0)])
+    of_tokens = replace(result("nf4", model="smollm2", loss=2.0), unit="token")
+    small, real = Row.of([result("nf4", loss=1.401)]), Row.of([of_tokens])
 
     assert any("`nf4` +0.0010 nats a byte here and +0.6000 a token there" in text for text in conclusions([small], [real]))
+    counted = Row.of([replace(of_tokens, num_targets=10, num_text_bytes=40)])
+    assert any("here and +0.1500 (+0.6000 a token) there" in text for text in conclusions([small], [counted]))
     assert not any("SmolLM2" in text for text in conclusions([small], [small]))
+
+
+def test_a_real_model_is_told_by_the_token_and_by_the_byte_where_the_bytes_were_counted() -> None:
+    old = replace(result("nf4", model="smollm2", loss=2.0), unit="token")
+    new = replace(old, num_targets=10, num_text_bytes=40)  # 1.4 and 2.0 nats a token are 0.35 and 0.5 a byte
+
+    told = [page([Row.of([result("bfloat16")])], [Row.of([one])], figures()[:1], {}).split("On a real model")[1] for one in (old, new)]
+
+    assert "| `nf4` | 0.500 | 0.600 | +0.6000 | not measured | 7.39 of 4.06 | not measured |" in told[0]
+    assert "| `nf4` | 0.500 | 0.600 | +0.6000 | +0.1500 | 7.39 of 4.06 | 1.649 of 1.419 |" in told[1]
 
 
 def test_what_fine_tuning_repairs_is_told_from_before_to_after() -> None:

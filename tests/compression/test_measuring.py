@@ -25,7 +25,7 @@ from profiler.compression.few_layers import FewLayers
 from profiler.compression.fine_tune import train
 from profiler.compression.histograms import weight_histogram
 from profiler.compression.measure import measure, model_hash
-from profiler.compression.quality import agreement, evaluate
+from profiler.compression.quality import agreement, evaluate, judged_by
 from profiler.compression.resident import ResidentPeak, resident_bytes
 from profiler.compression.result import Quality, Result, ResultStore, Size
 from profiler.compression.subject import Subject
@@ -179,6 +179,23 @@ def test_quality_is_the_cross_entropy_and_the_share_of_right_answers() -> None:
     share, divergence = agreement(lambda inputs: logits[inputs], lambda inputs: -logits[inputs], [batch])
     assert share == 0
     assert divergence == pytest.approx(2 * (1 / (1 + 2.718281828**-2) - 1 / (1 + 2.718281828**2)), abs=1e-4)
+
+
+def test_what_qualities_are_averages_over_is_counted_in_units_and_in_bytes_of_text() -> None:
+    class OfPairs(TinyTask):
+        """Says of each of its bytes that it stands for two of a text."""
+
+        unit = "token"
+
+        def text_bytes(self, tokens: torch.Tensor) -> int:
+            return 2 * len(tokens)
+
+    found = measure(Experiment.of("tiny", ()), OfPairs())
+
+    assert judged_by(TinyTask()) == (2 * 4 * 32, 2 * 4 * 32)
+    assert judged_by(ClassifierTask()) == (2 * 4, None)
+    assert (found.num_targets, found.num_text_bytes) == (256, 512)
+    assert found.loss_per_byte(found.quality) == found.quality.loss / 2
 
 
 def test_weights_that_were_pruned_stay_zero_while_the_model_trains() -> None:
@@ -429,6 +446,22 @@ def test_the_command_prints_one_json_value_with_every_fact(monkeypatch: pytest.M
     assert facts["wall_seconds"] > 0 < facts["baseline_wall_seconds"]
     low, high = facts["seconds_spread"]
     assert 0 < low <= facts["seconds"] <= high
+
+
+def test_the_command_prints_the_loss_per_byte_of_a_model_of_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, found = tmp_path / "answer.json", replace(result("bfloat16"), unit="token", num_targets=10, num_text_bytes=40)
+    monkeypatch.setenv("HEADROOM_TEST_ANSWER", str(answer))
+    monkeypatch.setattr(compress, "measure_in_worker", partial(measure_in_worker, command=WORKER))
+
+    answer.write_text(json.dumps({"result": found.to_json()}))
+    assert main(["compress", "--model", "tokens", "--technique", "bfloat16"]) == 0
+    assert "loss per byte 0.3500 (was 0.3500), perplexity per byte 1.419 (was 1.419)" in capsys.readouterr().out
+
+    answer.write_text(json.dumps({"result": replace(found, num_text_bytes=None).to_json()}))
+    assert main(["compress", "--model", "tokens", "--technique", "bfloat16", "--fresh"]) == 0
+    assert "loss per byte not measured" in capsys.readouterr().out
 
 
 def test_the_list_names_every_technique_with_its_options_and_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,11 @@ from torch import nn
 from profiler.compression import lab
 from profiler.compression.base import to_install
 from profiler.compression.held import held_bytes
-from profiler.compression.quality import evaluate
+from profiler.compression.lab import corpus
+from profiler.compression.quality import evaluate, judged_by
 from profiler.compression.registry import TECHNIQUES
 from profiler.compression.subject import Subject
-from profiler.compression.task import Task
+from profiler.compression.task import OfTokens, Task
 
 MISSING = to_install(lab.MODELS["smollm2"].needs)
 needs_weights = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
@@ -70,9 +71,20 @@ def test_its_perplexity_is_that_of_a_model_that_can_read(task: Task, model: nn.M
 
     quality = evaluate(partial(task.logits, model), batches)
 
-    assert sum(batch.targets.numel() for batch in batches) == 2048
+    assert judged_by(task) == (2048, 8936)
     assert quality.perplexity == pytest.approx(22.76, rel=0.02)  # a trial found 20.87 on other 2,048 tokens of this text
     assert quality.accuracy > 0.4
+
+
+@needs_weights
+def test_the_tokens_of_a_text_are_as_many_bytes_as_the_text(task: Task) -> None:
+    text = corpus.text(corpus.held_out())
+    assert isinstance(task, OfTokens)
+
+    tokens = task._tokens(text)  # type: ignore[attr-defined]
+
+    assert task.text_bytes(tokens) == len(text) == 46_541
+    assert len(tokens) == 10_992
 
 
 @pytest.mark.slow

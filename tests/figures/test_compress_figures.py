@@ -105,6 +105,17 @@ def test_the_table_has_the_untouched_model_first_and_shares_of_it() -> None:
     assert results_table([]).empty
 
 
+def test_models_of_tokens_have_their_loss_per_byte_in_the_table_and_where_it_was_not_measured_an_empty_cell() -> None:
+    new, old = (replace(result("nf4", loss=2.0), unit="token", num_targets=number, num_text_bytes=8_000) for number in (2_000, None))
+
+    table = results_table([new, old])
+
+    assert table["loss_per_byte"].tolist()[:2] == [0.35, 0.5]
+    assert table["perplexity_per_byte"].tolist()[:2] == pytest.approx([math.exp(0.35), math.exp(0.5)])
+    assert math.isnan(table["loss_per_byte"].tolist()[2])
+    assert "loss_per_byte" not in results_table([result("nf4")])
+
+
 def test_what_techniques_counted_is_in_the_table_of_stages() -> None:
     table = stages_table(result("fine-tune", control_loss=1.3))
 

@@ -151,6 +151,15 @@ def test_all_results_of_a_model_are_a_chart_and_a_table_that_begins_with_the_unt
     assert "bleu" not in table
 
 
+def test_a_model_of_tokens_says_what_it_loses_per_byte(opened: Open, experiments: Experiments) -> None:
+    keep(experiments, replace(result("nf4", model=MODEL, loss=2.0), unit="token", num_targets=10, num_text_bytes=40))
+
+    app = opened("compress", model=MODEL, stages="nf4")
+
+    assert "loss per byte 0.5000 (was 0.3500), perplexity per byte 1.649 (was 1.419), accuracy" in texts(app)
+    assert next(frame.value for frame in app.dataframe if "perplexity" in frame.value)["loss_per_byte"].tolist() == [0.35, 0.5]
+
+
 def test_what_was_not_measured_is_an_empty_cell(opened: Open, experiments: Experiments) -> None:
     keep(experiments, replace(result("nf4", model=MODEL), seconds_spread=None, baseline_seconds_spread=None))
 

@@ -62,6 +62,10 @@ class SmolLM2:
         logits: Tensor = model(input_ids=inputs, use_cache=False).logits
         return logits
 
+    def text_bytes(self, tokens: Tensor) -> int:
+        """Return how many bytes of text tokens stand for: as the tokenizer writes a token, a character stands for a byte."""
+        return sum(map(len, self._tokenizer.convert_ids_to_tokens(tokens.flatten().tolist())))
+
     def _tokens(self, text: bytes) -> Tensor:
         return torch.tensor(self._tokenizer(text.decode())["input_ids"])
 
