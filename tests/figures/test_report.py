@@ -65,7 +65,7 @@ def test_every_run_is_held_against_both_budgets() -> None:
     text = report_html(replace(asked, footprints=on_host))
 
     assert "<th>Budget, 8.00 GiB</th><th>Host budget, 2.00 GiB</th>" in text
-    cells = re.findall(r'<td(?: class="(over)")?>(\d\.\d\d GiB) (to spare|too much)</td>', text)
+    cells = re.findall(r'<td(?: class="(over)")?>(\d\.\d\d GiB) (to spare|too much), (?:allocated|held)</td>', text)
     assert cells == [
         ("over", "2.00 GiB", "too much"),
         ("", "2.00 GiB", "to spare"),

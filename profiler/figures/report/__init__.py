@@ -154,7 +154,7 @@ def _budget_names(compared: Compared) -> list[str]:
 
 def _said(verdict: Verdict) -> dict[str, Any]:
     amount = format_bytes(abs(verdict.left_bytes))
-    return {"text": f"{amount} to spare" if verdict.fits else f"{amount} too much", "fits": verdict.fits}
+    return {"text": f"{amount} {'to spare' if verdict.fits else 'too much'}, {verdict.kind}", "fits": verdict.fits}
 
 
 def _differences(compared: Compared, used: list[Category]) -> list[dict[str, Any]]:
