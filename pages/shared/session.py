@@ -1,7 +1,8 @@
 """What is chosen and what is loaded: the only module that touches session state, the address and Streamlit's caches.
 
 The address alone says what a page shows: ``?recording=ID``, ``?run=ID``, ``job=JSON`` and the choices of the page. A link, Back and a
-reload therefore need no code of their own. The session remembers each page's last address, so that navigation can lead back to it.
+reload therefore need no code of their own. The session remembers each page's last address, so that navigation can lead back to it, and the
+recording that was shown last, which the pages that show recordings have in common.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ from profiler.spec import Job, Toggle
 from profiler.storage import RunStore, read_recording
 
 _VISITED = "headroom_visited"
+_SHOWN = "headroom_shown"
+_OF_RECORDING = ("timeline", "allocator")
+"""The pages that show the recording of their address."""
+_ABOUT_RECORDING = ("recording", "memory", "job", "engine")
+"""What in their addresses means the same on each of them."""
 _PAGE = "headroom_page"
 _THROUGH_APP = "headroom_through_app"
 _PAINTED = "headroom_painted"
@@ -47,7 +53,7 @@ def begin(page: str) -> None:
     """Start a script run of a page: warm the server up once, and remember the page's address for the navigation."""
     _warm_up()
     st.session_state[_PAGE] = page
-    st.session_state.setdefault(_VISITED, {})[page] = st.query_params.to_dict()
+    _visited(st.query_params.to_dict())
 
 
 @contextmanager
@@ -66,8 +72,19 @@ def came_through_app() -> bool:
 
 
 def last_address(page: str) -> dict[str, str]:
-    """Return the query that a page was last shown with."""
-    return dict(st.session_state.get(_VISITED, {}).get(page, {}))
+    """Return the query that a page was last shown with; one of recordings moves on to the recording that another of them showed since."""
+    address: dict[str, str] = st.session_state.get(_VISITED, {}).get(page, {})
+    shown: dict[str, str] = st.session_state.get(_SHOWN, {})
+    moves_on = page in _OF_RECORDING and "recording" in shown and shown["recording"] != address.get("recording")
+    return dict(shown if moves_on else address)
+
+
+def _visited(query: dict[str, str]) -> None:
+    """Remember what the page that runs is shown with."""
+    page = st.session_state[_PAGE]
+    st.session_state.setdefault(_VISITED, {})[page] = query
+    if page in _OF_RECORDING:
+        st.session_state[_SHOWN] = {name: query[name] for name in _ABOUT_RECORDING if name in query}
 
 
 def chosen(name: str) -> str | None:
@@ -81,7 +98,7 @@ def choose(**changes: str | None) -> None:
     wanted = {name: value for name, value in query.items() if value}
     if wanted != st.query_params.to_dict():
         st.query_params.from_dict(wanted)
-        st.session_state[_VISITED][st.session_state[_PAGE]] = wanted
+        _visited(wanted)
 
 
 def linked(name: str, options: Sequence[Any]) -> dict[str, Any]:

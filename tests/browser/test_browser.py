@@ -105,6 +105,23 @@ def test_choice_navigation_reload_second_context_and_back(dashboard: Dashboard, 
     assert "axis" not in query(page)
 
 
+def test_the_pages_of_recordings_lead_to_the_one_that_was_shown_last(dashboard: Dashboard, visit: Visit) -> None:
+    watched = visit(dashboard)
+    page = watched.open(f"/timeline?recording={dashboard.small}&axis=event")
+
+    go(watched, "Allocator")
+    assert query(page)["recording"] == dashboard.small
+    assert "axis" not in query(page), "a choice of the other page"
+
+    page.get_by_role("combobox", name=re.compile("Recording")).click()
+    page.get_by_role("option", name=re.compile("Large")).click()
+    page.wait_for_url(f"**recording={dashboard.large}*")
+    watched.settle()
+    go(watched, "Timeline")
+    assert query(page)["recording"] == dashboard.large
+    assert "axis" not in query(page), "it was chosen for the other recording"
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
 @pytest.mark.parametrize("path", ["/", "/profile", "/timeline?recording={large}", "/timeline?recording={large}&view=blocks", "/monitor"])
 def test_a_page_is_drawn_in_both_themes_and_in_a_narrow_window(
