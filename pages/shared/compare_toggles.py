@@ -14,7 +14,7 @@ from profiler.analysis.budgets import Budgets
 from profiler.devices import GPUS
 from profiler.errors import SpecError
 from profiler.optimizations.base import Family
-from profiler.optimizations.registry import REGISTRY, families, switch_on
+from profiler.optimizations.registry import REGISTRY, families, limits_of, switch_on
 from profiler.planner.comparison import MAX_TOGGLES, Comparison, knows_host
 from profiler.recording import Provenance
 from profiler.spec import Job, Toggle, WorkloadKind
@@ -47,7 +47,7 @@ def draw(baseline: Job, engine: Provenance) -> tuple[Comparison | None, Budgets]
         st.caption(f"{family.question} Every member that this baseline can have is tried alone, with its default options.")
         return Comparison.of_family(baseline, family, engine), budgets
     rows = [(REGISTRY[toggle.name].family.label, REGISTRY[toggle.name]) for toggle in toggles]
-    toggle_list.draw(toggles, rows, _choose, place="compare")
+    toggle_list.draw(toggles, rows, _choose, place="compare", limits=limits_of)
     if not toggles:
         _offer(kind)
         return None, budgets
@@ -65,6 +65,7 @@ def catalogue(baseline: Job) -> None:
                 "toggle": item.name,
                 "what": item.explanation,
                 "expected": item.formula,
+                "limits": " ".join(limits_of(item.name)),
                 "here": _refusal(baseline, Toggle(item.name)) or "possible",
                 "engines": ", ".join(_ENGINES[one] for one in _ENGINES if one in item.engines),
                 "source": item.source,

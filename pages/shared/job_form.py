@@ -15,7 +15,7 @@ from profiler.models.catalogue import CATALOGUE
 from profiler.models.user_config import model_from_text
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind
 from profiler.optimizations.batching import WorkloadChange
-from profiler.optimizations.registry import REGISTRY, families, validate
+from profiler.optimizations.registry import REGISTRY, families, limits_of, validate
 from profiler.spec import MAX_BATCH, MAX_SEQ, MAX_STEPS, Job, Model, Toggle, Workload, WorkloadKind, ZeroGrad
 from profiler.units import format_bytes, format_count
 
@@ -249,6 +249,7 @@ def _details(kind: WorkloadKind) -> dict[str, Any]:
 def _toggle(item: Optimization) -> Toggle:
     """Draw an optimization's options with its explanation, and return it as a toggle."""
     st.markdown(f"**{item.label}.** {item.explanation}")
+    st.caption(" ".join(limits_of(item.name)))
     if not item.parameters:
         return Toggle(item.name)
     options = []

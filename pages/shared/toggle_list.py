@@ -40,7 +40,14 @@ class Described(Protocol):
         """Return a value for every option, given or default."""
 
 
-def draw(toggles: Toggles, rows: Sequence[tuple[str, Described]], choose: Callable[[Toggles], None], *, place: str) -> None:
+def draw(
+    toggles: Toggles,
+    rows: Sequence[tuple[str, Described]],
+    choose: Callable[[Toggles], None],
+    *,
+    place: str,
+    limits: Callable[[str], Sequence[str]] = lambda _: (),
+) -> None:
     """Draw the rows.
 
     Args:
@@ -48,6 +55,7 @@ def draw(toggles: Toggles, rows: Sequence[tuple[str, Described]], choose: Callab
         rows: what to call the kind of each, and what it is.
         choose: takes the toggles as a row changed them.
         place: begins the keys of the widgets.
+        limits: tells what the toggle of a name applies to and does not go with, a sentence each.
     """
     for row, (toggle, (kind, item)) in enumerate(zip(toggles, rows, strict=True)):
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"{place}_toggle_{row}"):
@@ -56,6 +64,8 @@ def draw(toggles: Toggles, rows: Sequence[tuple[str, Described]], choose: Callab
             with st.popover(f"{'Options' if item.parameters else 'About'}{options}", key=f"{place}_about_{row}"):
                 st.markdown(item.explanation)
                 st.caption(f"Expected: {item.formula}")
+                for sentence in limits(toggle.name):
+                    st.caption(sentence)
                 for parameter in item.parameters:
                     _option(toggles, row, item, parameter, choose, f"{place}_option_{row}_{parameter.name}")
             for label, changed in (

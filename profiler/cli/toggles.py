@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from typing import Any
 
 from profiler.cli.command import DONE, Commands, add_command, print_json
 from profiler.optimizations.base import Optimization, Parameter
-from profiler.optimizations.registry import REGISTRY, families
+from profiler.optimizations.registry import REGISTRY, conflicts_of, families, limits_of
 
 
 def add(commands: Commands) -> None:
@@ -18,7 +19,7 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.json:
-        print_json([item.to_json() for item in REGISTRY.values()])
+        print_json([_data(item) for item in REGISTRY.values()])
     elif options.markdown:
         print("\n".join(_document()))
     else:
@@ -28,6 +29,12 @@ def _run(options: argparse.Namespace) -> int:
                 parameters = ", ".join(f"{parameter.name}={parameter.write(parameter.default)}" for parameter in item.parameters)
                 print(f"  {item.name:<26} {item.label}{f' ({parameters})' if parameters else ''}")
     return DONE
+
+
+def _data(item: Optimization) -> dict[str, Any]:
+    """Return all that is known of an optimization, with what it does not go with from both sides."""
+    conflicts = [{"with": other} | why.to_json() for why, others in conflicts_of(item.name).items() for other in others]
+    return item.to_json() | {"conflicts": conflicts}
 
 
 def _document() -> Iterator[str]:
@@ -55,6 +62,7 @@ def _section(item: Optimization) -> Iterator[str]:
         yield f"- `{parameter.name}` ({_values(parameter)}; default {parameter.write(parameter.default)}): {parameter.help}"
     if item.aliases:
         yield f"- Also called {', '.join(f'`{alias}`' for alias in item.aliases)}"
+    yield from (f"- {sentence}" for sentence in limits_of(item.name))
     yield f"- Can be {' or '.join(sorted(map(str, item.engines)))}"
     yield f"- Source: {item.source}"
 

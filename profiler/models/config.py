@@ -83,6 +83,8 @@ _LIMITS: dict[str, int] = {
     "sliding_window": 1_073_741_824,
 }
 
+_ATTENTION_DROPOUTS = ("attn_pdrop", "attention_probs_dropout_prob", "attention_dropout", "dropout_rate")
+
 _NOT_STRUCTURE = frozenset(("auto_map", "dtype", "model_type", "torch_dtype", "quantization_config", "transformers_version", "use_cache"))
 """Keys that say how weights are loaded or which code to run. The dtype is the job's, and a cache is made only for those who ask."""
 
@@ -226,6 +228,17 @@ def _check_heads(config: Mapping[str, Any], sizes: Mapping[str, int | None]) -> 
         raise _indivisible(names, num_heads, hidden_size)
     if num_kv_heads and num_heads and num_heads % num_kv_heads:
         raise _indivisible((_spelled(config, "num_kv_heads"), _spelled(config, "num_heads")), num_kv_heads, num_heads)
+
+
+def adds_position_bias(facts: ConfigFacts) -> bool:
+    """Tell whether attention adds a learned bias for each distance between two tokens to its scores, as T5's does."""
+    return facts.model_type in _RELATIVE_TYPES
+
+
+def attention_dropout(config: Mapping[str, Any]) -> float:
+    """Return the share of attention's weights that training drops; 0 where the configuration does not say."""
+    shares = (config[name] for name in _ATTENTION_DROPOUTS if isinstance(config.get(name), int | float))
+    return float(next(shares, 0.0))
 
 
 def _indivisible(names: tuple[str | None, str | None], part: int, whole: int) -> SpecError:

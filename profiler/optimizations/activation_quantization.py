@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Optimization, Value
 from profiler.optimizations.quantization import Quantization, TorchaoQuantization
+from profiler.optimizations.scope import Conflict, Scope
 from profiler.recording import Provenance
 from profiler.spec import Job
 
@@ -68,6 +69,14 @@ class Int8Eager(Quantization):
     name = "int8-eager"
     label = "int8 weights and activations, torch's eager mode"
     aliases = ("quantize-dynamic",)
+    applies_to = Scope(part="linear layers", on_gpu=False)
+    conflicts = (
+        Conflict(
+            others=("bfloat16", "float16", "amp", "master-weights"),
+            why="int8-eager quantizes float32, and the other is another precision",
+            instead="Use int8-dynamic",
+        ),
+    )
     engines = frozenset((Provenance.MEASURED,))
     formula = (
         "1 byte a weight, held outside of torch's allocator: allocated memory falls by the whole layers, resident memory by three quarters"
@@ -79,15 +88,6 @@ class Int8Eager(Quantization):
         "torch's allocator: what is drawn here falls by more than is saved, and the resident set tells the truth. It cannot be simulated, "
         "and runs on CPUs in float32 only."
     )
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what the CPU's kernels do not do."""
-        if job.device != "cpu":
-            return f"int8-eager multiplies on CPUs, and the device is {job.device}. Choose int8-dynamic, or the device cpu."
-        lower = {"bfloat16", "float16", "amp"} & {toggle.name for toggle in job.toggles}
-        if lower:
-            return f"int8-eager quantizes float32, and the precision is {min(lower)}. Choose int8-dynamic, or switch {min(lower)} off."
-        return super().refusal(job)
 
     def prepare(self) -> None:
         """Import what quantizes."""

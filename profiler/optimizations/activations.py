@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import SpecError
-from profiler.models.catalogue import facts_of
-from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import TRANSFORMERS, Conflict, Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ class Checkpointing(Optimization):
     family = ACTIVATIONS
     label = "Checkpointing"
     aliases: ClassVar[tuple[str, ...]] = ("activation-checkpointing", "gradient-checkpointing", "ac")
+    applies_to = Scope(part="the activations of layers", heads=TRANSFORMERS)
     parameters = (
         Parameter(
             name="every",
@@ -54,12 +54,6 @@ class Checkpointing(Optimization):
         every = int(options["every"])
         setup.transforms.append(lambda model: _checkpointed(model, every))
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse models that have no layers of their own to checkpoint."""
-        if facts_of(job.model).head is Head.RECURRENT:
-            return f"{self.name} works on transformer layers, and {job.model.name} has none. Switch it off."
-        return super().refusal(job)
-
 
 class SelectiveCheckpointing(Checkpointing):
     """Activation checkpointing of every layer, but for what some operators made."""
@@ -67,6 +61,13 @@ class SelectiveCheckpointing(Checkpointing):
     name = "selective-checkpointing"
     label = "Selective checkpointing"
     aliases = ("selective-activation-checkpointing", "sac")
+    conflicts = (
+        Conflict(
+            others=("eager", "math"),
+            why="selective-checkpointing keeps the results of fused attention, and the other has none",
+            unless=("selective-checkpointing:save=matmuls", "selective-checkpointing:save=every-second-matmul"),
+        ),
+    )
     parameters = (
         Parameter(
             name="save",
@@ -104,19 +105,7 @@ class SelectiveCheckpointing(Checkpointing):
         setup.notes.append(_KEPT_NOTHING)  # until something is
         setup.transforms.append(checkpointed)
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse attention that is no operator of its own, where that is all that would be kept."""
-        toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
-        unfused = next((name for name in _UNFUSED_ATTENTION if name in toggles), None)
-        if unfused and toggles.get(self.name, {}).get("save", "attention") == "attention":
-            return (
-                f"{self.name} keeps the results of fused attention, and {unfused} has none. "
-                f"Write {self.name}:save=matmuls, or switch {unfused} off."
-            )
-        return super().refusal(job)
 
-
-_UNFUSED_ATTENTION = ("eager", "math")
 _KEPT_NOTHING = "0 results kept: attention ran without a fused kernel here, so this is checkpointing of every layer. Choose save=matmuls."
 
 

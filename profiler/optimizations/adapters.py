@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import SpecError
-from profiler.models.catalogue import facts_of
-from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import TRANSFORMERS, Conflict, Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -59,14 +58,9 @@ class FineTuning(Optimization):
     """One way to train less than the whole model."""
 
     family = ADAPTERS
+    applies_to = Scope(part="what is trained of the layers", heads=TRANSFORMERS)
     weight_format: ClassVar[str | None] = None
     """In which the linear layers of the frozen model are kept, by its name in `profiler.estimate.quantization`; None leaves them alone."""
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse recurrent models, whose layers are of other kinds."""
-        if facts_of(job.model).head is Head.RECURRENT:
-            return f"{self.name} works on the layers of transformers, and {job.model.name} has recurrent ones. Switch it off."
-        return super().refusal(job)
 
 
 class Lora(FineTuning):
@@ -105,6 +99,17 @@ class AdaLora(FineTuning):
         ),
         TARGETS,
     )
+    conflicts = (
+        Conflict(
+            others=("optimizer-in-backward",),
+            why="adalora scores all gradients after the step, and optimizer-in-backward frees each at once",
+        ),
+        Conflict(
+            others=("offload-optimizer",),
+            why="adalora scores all gradients after the step, and offload-optimizer has moved each by then",
+            unless=("offload-optimizer:gradients=false",),
+        ),
+    )
     formula = "trained parameters = rank x (inputs + outputs + 1) a target layer, float32: 28 bytes each with gradient, moments and scores"
     source = "Zhang et al. 2023, https://arxiv.org/abs/2303.10512; peft AdaLoraConfig, dropout 0"
     explanation = (
@@ -134,12 +139,6 @@ class AdaLora(FineTuning):
 
         setup.transforms.append(transform)
         setup.once_built.append(_keep_scores)
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what frees gradients before they are scored."""
-        if any(toggle.name == "optimizer-in-backward" for toggle in job.toggles):
-            return "adalora scores all gradients after the step, and optimizer-in-backward frees each at once. Switch one of them off."
-        return super().refusal(job)
 
 
 class Ia3(FineTuning):

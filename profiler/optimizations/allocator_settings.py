@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class AllocatorSetting(Optimization):
     """A setting of PYTORCH_ALLOC_CONF."""
 
     family = ALLOCATOR
+    applies_to = Scope(part="CUDA's caching allocator", on_cpu=False)
     source = _DOCS
 
     @abstractmethod
@@ -35,12 +37,6 @@ class AllocatorSetting(Optimization):
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Add it to the settings."""
         setup.allocator_settings = ",".join(filter(None, (setup.allocator_settings, self.text(options))))
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse the CPU."""
-        if job.device == "cpu":
-            return f"{self.name} is a setting of CUDA's caching allocator, and on the CPU there is none. Choose a GPU, or switch it off."
-        return super().refusal(job)
 
 
 class ExpandableSegments(AllocatorSetting):

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from profiler.models.catalogue import config_of, facts_of
-from profiler.models.config import Head, read_facts
+from profiler.models.config import read_facts
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import TRANSFORMERS, Conflict, Scope
 from profiler.spec import Job, Model
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ ARCHITECTURE = Family(
     off_label="As published",
     exclusive=False,
 )
-_BESIDE_LINEARS = frozenset(("lora", "qlora", "adalora", "ia3", "bottleneck-adapters", "nf4", "int8", "int4", "float8", "int8-dynamic"))
-"""Optimizations of the linear layers that `LowRank` replaces."""
 _TIE = "tie_word_embeddings"
 _KV_HEADS = "num_key_value_heads"
 
@@ -34,12 +33,6 @@ class Architecture(Optimization):
 
     family = ARCHITECTURE
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse recurrent models, whose layers are of other kinds."""
-        if facts_of(job.model).head is Head.RECURRENT:
-            return f"{self.name} changes transformers, and {job.model.name} is recurrent. Switch it off."
-        return super().refusal(job)
-
 
 class TiedEmbeddings(Architecture):
     """One matrix for the embedding of tokens and for the output layer."""
@@ -47,6 +40,7 @@ class TiedEmbeddings(Architecture):
     name = "tied-embeddings"
     label = "Tied embeddings"
     aliases = ("tie-word-embeddings", "weight-tying")
+    applies_to = Scope(part="the embedding and the output layer", heads=TRANSFORMERS)
     formula = "vocabulary x hidden size numbers less: of weights, and in training of gradients and optimizer state"
     source = "Press and Wolf 2017, https://arxiv.org/abs/1608.05859; tie_word_embeddings of transformers' configurations"
     explanation = (
@@ -73,6 +67,7 @@ class GroupedQuery(Architecture):
     name = "grouped-query"
     label = "Grouped-query attention"
     aliases = ("gqa", "grouped-query-attention")
+    applies_to = Scope(part="attention's projections of keys and values", heads=TRANSFORMERS)
     parameters = (
         Parameter(
             name="kv_heads",
@@ -119,6 +114,16 @@ class LowRank(Architecture):
 
     name = "low-rank"
     label = "Low-rank layers"
+    applies_to = Scope(part="the linear layers", heads=TRANSFORMERS)
+    conflicts = (
+        Conflict(
+            others=(
+                *("lora", "qlora", "adalora", "ia3", "bottleneck-adapters"),
+                *("nf4", "int8", "int4", "float8", "int8-dynamic", "int8-static", "int8-eager"),
+            ),
+            why="low-rank replaces the linear layers that the other works on",
+        ),
+    )
     parameters = (Parameter(name="rank", kind=ParameterKind.INTEGER, default=64, low=1, high=65_536, help="Width between the two layers."),)
     formula = "rank x (inputs + outputs) numbers a linear layer, for inputs x outputs; rank numbers more a token are kept for backward"
     source = "Denil et al. 2013, https://arxiv.org/abs/1306.0543"
@@ -132,13 +137,6 @@ class LowRank(Architecture):
         """Replace the linear layers of the built model."""
         rank = int(options["rank"])
         setup.transforms.append(lambda model: _narrowed(model, rank, setup.notes))
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what works on the layers that are replaced."""
-        others = [toggle.name for toggle in job.toggles if toggle.name in _BESIDE_LINEARS]
-        if others:
-            return f"low-rank replaces the linear layers that {others[0]} works on. Switch one of them off."
-        return super().refusal(job)
 
 
 def _with(job: Job, config: dict[str, Any], what: str) -> Job:

@@ -7,11 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from profiler.devices import GPUS
-from profiler.models.catalogue import facts_of
+from profiler.models.catalogue import config_of, facts_of
+from profiler.models.config import adds_position_bias, attention_dropout
 from profiler.optimizations import precision
 from profiler.optimizations.base import Family, Optimization, Value
 from profiler.optimizations.master_weights import MasterWeights
-from profiler.spec import Job
+from profiler.optimizations.scope import TRANSFORMERS, Conflict, Scope
+from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
     from profiler.workloads import Setup
@@ -33,6 +35,7 @@ class Attention(Optimization):
     """A way to compute attention."""
 
     family = ATTENTION
+    applies_to: ClassVar[Scope] = Scope(part="attention", heads=TRANSFORMERS)
     implementation: ClassVar[str] = "sdpa"
     """Transformers' word for it."""
     kernels: ClassVar[tuple[str, ...]] = ()
@@ -106,22 +109,57 @@ class Flash(Attention):
         "float16 and bfloat16, without a mask, from Ampere on."
     )
 
+    conflicts = (
+        Conflict(
+            others=("static-cache",),
+            why="decoding masks the room of a static cache that no token has yet, and flash takes no mask",
+            instead="Use sdpa",
+            workloads=frozenset((WorkloadKind.DECODE,)),
+            on_cpu=False,
+        ),
+    )
+
     def refusal(self, job: Job) -> str | None:
-        """Refuse, of GPUs, those without the kernel and attention in float32, which it does not take. Masks are known once a model runs."""
+        """Refuse what its kernels do not take: float32 and masks on GPUs, dropout on CPUs. Other masks are known once a model runs."""
+        if job.device == "cpu":
+            return _refuse_dropout(job) or super().refusal(job)
         gpu = GPUS.get(job.device)
         if gpu is not None and gpu.compute_capability < _AMPERE:
             return f"flash is a kernel of GPUs from Ampere on, and {gpu.label} is older. Choose sdpa or math."
-        if job.device != "cpu" and _computes_in_float32(job):
+        if _computes_in_float32(job):
             return "flash takes float16 and bfloat16, and attention is in float32 here. Switch on bfloat16 or amp first, or choose sdpa."
-        return super().refusal(job)
+        return _refuse_mask(job) or super().refusal(job)
 
 
 def _computes_in_float32(job: Job) -> bool:
-    """Tell whether nothing of a job makes queries in half precision; quantized weights and adapters compute in the model's precision."""
+    """Tell whether nothing of a job makes queries in half precision; quantized weights and adapters compute in the model's precision.
+
+    That qlora's are float32 whatever the precision is a conflict that it declares.
+    """
     toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
-    if toggles.get("fsdp2", {}).get("compute") == "bfloat16":
+    if "qlora" in toggles or toggles.get("fsdp2", {}).get("compute") == "bfloat16":
         return False
     return not _HALF_PRECISIONS & toggles.keys()
+
+
+def _refuse_dropout(job: Job) -> str | None:
+    if job.workload.kind is not WorkloadKind.TRAIN or not attention_dropout(config_of(job.model)):
+        return None
+    return f"flash has no dropout on CPUs, and {job.model.name} trains attention with it. Choose sdpa, or simulate on a GPU."
+
+
+def _refuse_mask(job: Job) -> str | None:
+    if adds_position_bias(facts_of(job.model)):
+        return f"flash takes no mask on GPUs, and {job.model.name} adds a bias by position to its scores. Choose sdpa or efficient."
+    if _fills_the_window(job, job.workload.seq + (job.workload.new_tokens if job.workload.kind is WorkloadKind.DECODE else 0)):
+        return f"flash takes no mask on GPUs, and {job.model.name} masks what its window no longer sees. Choose sdpa, or fewer tokens."
+    return None
+
+
+def _fills_the_window(job: Job, num_tokens: int) -> bool:
+    """Tell whether these are as many tokens as a sliding window sees, from which on transformers makes a mask of it."""
+    window = facts_of(job.model).sliding_window
+    return window is not None and num_tokens >= window
 
 
 class Efficient(Attention):
@@ -130,6 +168,7 @@ class Efficient(Attention):
     name = "efficient"
     label = "SDPA, efficient"
     aliases = ("efficient-attention", "mem-efficient")
+    applies_to = Scope(part="attention", heads=TRANSFORMERS, on_cpu=False)
     kernels = ("EFFICIENT_ATTENTION",)
     formula = "saved = q, k, v, out and one float32 a query (log-sum-exp), and the mask in the dtype of q where there is one"
     source = f"Rabe and Staats 2021, https://arxiv.org/abs/2112.05682; {_SDPA_DOCS}"
@@ -139,10 +178,12 @@ class Efficient(Attention):
     )
 
     def refusal(self, job: Job) -> str | None:
-        """Refuse the CPU, which has no such kernel."""
-        if job.device == "cpu":
-            return "efficient is a kernel of CUDA, and the device is cpu. Choose flash or math, or simulate on a GPU."
-        return super().refusal(job)
+        """Refuse heads that share keys, which transformers repeats for their queries only where there is a mask."""
+        reason, facts = super().refusal(job), facts_of(job.model)
+        if reason is None and facts.num_kv_heads != facts.num_heads and not _fills_the_window(job, job.workload.seq):
+            heads = f"{job.model.name} has {facts.num_kv_heads} for {facts.num_heads}"
+            return f"efficient takes as many heads of keys as of queries, and {heads}. Choose sdpa, flash or math."
+        return reason
 
 
 OPTIMIZATIONS: tuple[Optimization, ...] = (Sdpa(), Eager(), Math(), Flash(), Efficient())

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.errors import SpecError, unknown_name
+from profiler.optimizations.scope import Conflict, Scope
 from profiler.recording import Provenance
 from profiler.spec import Job, WorkloadKind
 
@@ -118,6 +119,9 @@ class Optimization(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     engines: ClassVar[frozenset[Provenance]] = frozenset((Provenance.MEASURED, Provenance.SIMULATED))
     """What can run it: measured on a machine, simulated, or both."""
+    applies_to: ClassVar[Scope]
+    conflicts: ClassVar[tuple[Conflict, ...]] = ()
+    """What it does not go with. Each pair is declared once, by one of the two: `registry.conflicts_of` knows both sides."""
     formula: ClassVar[str]
     """The bytes to expect, as text."""
     source: ClassVar[str]
@@ -139,10 +143,17 @@ class Optimization(ABC):
         """
         return None
 
+    def is_said(self, job: Job) -> bool:
+        """Tell whether the job says it without a toggle, as `rewrite` makes a job say it."""
+        return False
+
     def refusal(self, job: Job) -> str | None:
-        """Return why this job cannot have it, as a sentence that names the way out; None where it can."""
+        """Return why this job cannot have it, as a sentence that names the way out; None where it can.
+
+        What it does not go with is declared in `conflicts`. A subclass adds what depends on sizes, options or the card.
+        """
         if job.workload.kind in self.family.workloads:
-            return None
+            return self.applies_to.refusal(self.name, job)
         allowed = " or ".join(sorted(self.family.workloads))
         return f"{self.name} has no effect in {job.workload.kind}: {self.family.label.lower()} is for {allowed}. Switch it off."
 
@@ -156,6 +167,7 @@ class Optimization(ABC):
             "parameters": [parameter.to_json() for parameter in self.parameters],
             "engines": sorted(map(str, self.engines)),
             "workloads": sorted(map(str, self.family.workloads)),
+            "applies_to": self.applies_to.to_json(),
             "exclusive": self.family.exclusive,
             "default": self.family.default == self.name,
             "explanation": self.explanation,

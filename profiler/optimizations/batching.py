@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Conflict, Scope
 from profiler.spec import MAX_BATCH, MAX_SEQ, Job, Workload, WorkloadKind, ZeroGrad
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class BatchSize(WorkloadChange):
     name = "batch-size"
     family = SHAPE
     label = "Batch size"
+    applies_to = Scope(part="a step's sequences")
     parameters = (
         Parameter(
             name="sequences",
@@ -88,6 +90,7 @@ class SequenceLength(WorkloadChange):
     name = "sequence-length"
     family = SHAPE
     label = "Sequence length"
+    applies_to = Scope(part="a sequence's tokens")
     aliases = ("seq-length", "context-length")
     parameters = (
         Parameter(
@@ -117,7 +120,15 @@ class MicroBatches(WorkloadChange):
     name = "micro-batches"
     family = GRADIENTS
     label = "Micro-batches"
+    applies_to = Scope(part="a step's forwards and backwards")
     aliases = ("gradient-accumulation", "grad-accumulation")
+    conflicts = (
+        Conflict(
+            others=("optimizer-in-backward",),
+            why="optimizer-in-backward updates with the gradient of each backward, and micro-batches add up those of several",
+            instead="Use one micro-batch",
+        ),
+    )
     parameters = (
         Parameter(
             name="count", kind=ParameterKind.INTEGER, default=2, low=1, high=MAX_BATCH, help="Equal parts that the batch is cut into."
@@ -136,6 +147,10 @@ class MicroBatches(WorkloadChange):
         """Return the workload in so many parts."""
         return replace(workload, micro_batches=int(options["count"]))
 
+    def is_said(self, job: Job) -> bool:
+        """Tell whether the batch is cut."""
+        return job.workload.micro_batches > 1
+
 
 class KeepGradients(WorkloadChange):
     """zero_grad(set_to_none=False)."""
@@ -143,7 +158,14 @@ class KeepGradients(WorkloadChange):
     name = "keep-gradients"
     family = GRADIENTS
     label = "Keep gradients"
+    applies_to = Scope(part="gradients between steps")
     aliases = ("set-to-none-false",)
+    conflicts = (
+        Conflict(
+            others=("optimizer-in-backward",),
+            why="optimizer-in-backward frees each gradient once it is used, so that there is none to keep",
+        ),
+    )
     formula = "gradients = the trained parameters' bytes, in forward too"
     source = f"torch.optim.Optimizer.zero_grad(set_to_none=False): {_ZERO_GRAD_DOCS}"
     explanation = (
@@ -156,6 +178,10 @@ class KeepGradients(WorkloadChange):
         """Return the workload with gradients that stay."""
         return replace(workload, set_to_none=False)
 
+    def is_said(self, job: Job) -> bool:
+        """Tell whether zero_grad fills with zeros."""
+        return not job.workload.set_to_none
+
 
 class ZeroGradPlace(WorkloadChange):
     """Where in the step the gradients are dropped."""
@@ -163,6 +189,7 @@ class ZeroGradPlace(WorkloadChange):
     name = "zero-grad"
     family = GRADIENTS
     label = "Place of zero_grad"
+    applies_to = Scope(part="gradients between steps")
     parameters = (
         Parameter(
             name="place",

@@ -9,6 +9,7 @@ from profiler.errors import SpecError
 from profiler.models.catalogue import CATALOGUE, facts_of
 from profiler.models.config import Head, check_workload
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job, Model, WorkloadKind
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Distillation(Optimization):
     family = DISTILLATION
     label = "Distillation"
     aliases = ("knowledge-distillation",)
+    applies_to = Scope(part="the loss", heads=frozenset(Head) - {Head.SEQ2SEQ})
     parameters = (
         Parameter(
             name="teacher",
@@ -95,15 +97,6 @@ class Distillation(Optimization):
             )
         check_workload(teacher, job.workload, name)
         return None
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse models whose decoder is fed from the labels, and losses without logits."""
-        if facts_of(job.model).head is Head.SEQ2SEQ:
-            return f"distillation is for models of one stack, and {job.model.name} has an encoder and a decoder. Switch it off."
-        without_logits = next((toggle.name for toggle in job.toggles if toggle.name in ("chunked-loss", "fused-loss")), None)
-        if without_logits is not None:
-            return f"distillation compares logits, and {without_logits} never has them. Switch one of them off."
-        return super().refusal(job)
 
 
 def _teacher(job: Job, options: Mapping[str, Value]) -> Model:

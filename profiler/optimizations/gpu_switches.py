@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from profiler.optimizations.base import Family, Optimization, Value
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -28,12 +29,7 @@ class GpuSwitch(Optimization):
     """A switch that means nothing on a CPU."""
 
     family = GPU_SWITCHES
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse the CPU."""
-        if job.device == "cpu":
-            return f"{self.name} is a switch of the GPU's libraries, and the device is cpu. Choose a GPU, or switch it off."
-        return super().refusal(job)
+    applies_to = Scope(part="the kernels of cuBLAS and cuDNN", on_cpu=False)
 
 
 class Tf32(GpuSwitch):

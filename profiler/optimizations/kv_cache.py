@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from profiler.models.catalogue import facts_of
 from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class DynamicCache(Optimization):
     family = KV_CACHE
     label = "Dynamic"
     aliases = ("dynamic-kv-cache",)
+    applies_to = Scope(part="keys and values", heads=frozenset((Head.CAUSAL_LM, Head.SEQ2SEQ)))
     formula = "KV cache = 2 x layers x KV heads x head size x bytes x batch x tokens so far, and one layer's twice while tokens are added"
     source = "transformers DynamicCache: https://huggingface.co/docs/transformers/kv_cache"
     explanation = (
@@ -46,12 +48,6 @@ class DynamicCache(Optimization):
         """Return the same job: one in which no cache is switched on has this one."""
         return job
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse models that keep no keys and values."""
-        if facts_of(job.model).head in (Head.MASKED_LM, Head.RECURRENT):
-            return f"dynamic-cache is for models that keep keys and values, and {job.model.name} does not. Switch it off."
-        return super().refusal(job)
-
 
 class StaticCache(Optimization):
     """Room for all tokens from the start."""
@@ -60,6 +56,7 @@ class StaticCache(Optimization):
     family = KV_CACHE
     label = "Static"
     aliases = ("static-kv-cache",)
+    applies_to = Scope(part="keys and values", heads=frozenset((Head.CAUSAL_LM,)))
     formula = "KV cache = 2 x layers x KV heads x head size x bytes x batch x (prompt + new tokens), from the first token on"
     source = "transformers StaticCache: https://huggingface.co/docs/transformers/kv_cache"
     explanation = (
@@ -71,12 +68,6 @@ class StaticCache(Optimization):
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
         """Give every prompt a cache of this kind."""
         setup.make_cache = _static_cache
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse models that keep no keys and values, or keep them in two caches."""
-        if facts_of(job.model).head is not Head.CAUSAL_LM:
-            return f"static-cache is for causal language models, and {job.model.name} is none. Switch it off."
-        return super().refusal(job)
 
 
 def _static_cache(model: nn.Module, num_tokens: int) -> Any:
@@ -93,6 +84,7 @@ class QuantizedCache(Optimization):
     family = KV_CACHE
     label = "Quantized"
     aliases = ("quantized-kv-cache",)
+    applies_to = Scope(part="keys and values", heads=frozenset((Head.CAUSAL_LM,)))
     parameters = (
         Parameter(
             name="format",
@@ -139,11 +131,8 @@ class QuantizedCache(Optimization):
         setup.make_cache = lambda model, _: packed_cache(model, bits, group, residual)
 
     def refusal(self, job: Job) -> str | None:
-        """Refuse models whose cache is of another kind, or has a window."""
-        facts = facts_of(job.model)
-        if facts.head is not Head.CAUSAL_LM:
-            return f"quantized-cache is for causal language models, and {job.model.name} is none. Switch it off."
-        if facts.sliding_window is not None:
+        """Refuse models whose cache has a window."""
+        if facts_of(job.model).sliding_window is not None:
             return f"quantized-cache is for attention to every token, and {job.model.name} has a window. Switch it off."
         return super().refusal(job)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Optimization, Parameter, ParameterKind, Value
 from profiler.optimizations.optimizers import AnyOptimizer, learning_rate, weight_decay
+from profiler.optimizations.scope import Conflict
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ class Muon(AnyOptimizer):
     name = "muon"
     label = "Muon"
     parameters = (learning_rate(1e-4), weight_decay(0.1), _ROUNDS)
+    conflicts = (
+        Conflict(
+            others=("master-weights",),
+            why="muon looks for embeddings among the model's parameters, and master-weights trains copies of them",
+        ),
+    )
     formula = "optimizer state = 1 number a parameter of a hidden matrix, 2 of embeddings, the output layer and vectors, in its dtype"
     source = "Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; torch.optim.Muon, adjust_lr_fn=match_rms_adamw"
     explanation = (
@@ -84,12 +91,6 @@ class Muon(AnyOptimizer):
             muon=shared | {"adjust_lr_fn": "match_rms_adamw", "ns_steps": int(options["rounds"])},
             adamw=shared | {"foreach": job.device != "cpu"},
         )
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse copies of the parameters, among which hidden matrices cannot be told from embeddings."""
-        if any(toggle.name == "master-weights" for toggle in job.toggles):
-            return f"{self.name} looks for embeddings among the model's parameters, and master-weights trains copies. Switch one off."
-        return super().refusal(job)
 
     def state_bytes(self, num_parameters: int, itemsize: int, options: Mapping[str, Value]) -> int:
         """Return one number a parameter: as if all were hidden matrices, so a little too few."""

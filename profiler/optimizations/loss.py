@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiler.models.catalogue import facts_of
 from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Conflict, Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -27,12 +27,14 @@ class _LossWithoutLogits(Optimization):
     """A loss that is computed from hidden states, so that logits need not exist as a whole."""
 
     family = LOSS
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse models whose loss is not the cross-entropy of the next token, computed by transformers."""
-        if facts_of(job.model).head is not Head.CAUSAL_LM:
-            return f"{self.name} is for causal language models of transformers, and {job.model.name} is none. Switch it off."
-        return super().refusal(job)
+    applies_to = Scope(part="the output layer and the loss", heads=frozenset((Head.CAUSAL_LM,)))
+    conflicts = (
+        Conflict(others=("distillation",), why="distillation compares logits, and the other never has them"),
+        Conflict(
+            others=("offload-parameters",),
+            why="the loss uses the output layer's weight outside of the layer, where offload-parameters does not bring it",
+        ),
+    )
 
 
 class ChunkedLoss(_LossWithoutLogits):

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Optimization, Parameter, ParameterKind, Value
-from profiler.optimizations.optimizer_in_backward import updates_in_backward
 from profiler.optimizations.precision import Precision
 from profiler.spec import Job, WorkloadKind
 
@@ -61,12 +60,6 @@ class MasterWeights(Precision):
             return
         assert setup.make_optimizer is not None, "the optimizer's family has a default and is applied before"
         setup.make_optimizer = partial(_made, make=setup.make_optimizer, keeps_gradients=options["gradients"] == _KEPT, notes=setup.notes)
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse an optimizer that frees each gradient within backward."""
-        if updates_in_backward(job):
-            return f"{self.name} copies all gradients before the step, and optimizer-in-backward has none by then. Switch one off."
-        return super().refusal(job)
 
 
 def _made(parameters: Iterable[nn.Parameter], make: MakeOptimizer, *, keeps_gradients: bool, notes: list[str]) -> Optimizer:

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from profiler.errors import SpecError
-from profiler.models.catalogue import facts_of
-from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import TRANSFORMERS, Conflict, Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ class OffloadActivations(Optimization):
     family = OFFLOAD
     label = "Activations"
     aliases = ("activation-offloading", "save-on-cpu")
+    applies_to = Scope(part="what autograd saves for backward, but parameters")
     parameters = (
         Parameter(
             name="min_bytes",
@@ -79,6 +78,18 @@ class OffloadOptimizer(Optimization):
     family = OFFLOAD
     label = "Optimizer"
     aliases = ("cpu-offload-optimizer", "zero-offload")
+    applies_to = Scope(part="optimizer state and gradients")
+    conflicts = (
+        Conflict(
+            others=("paged-adamw-8bit",),
+            why="paged-adamw-8bit lets the driver move optimizer state to the host, and offload-optimizer keeps it there",
+        ),
+        Conflict(
+            others=("amp",),
+            why="offload-optimizer takes gradients away before the scaler that float16 needs has seen them",
+            unless=("amp:dtype=bfloat16",),
+        ),
+    )
     parameters = (
         Parameter(
             name="gradients",
@@ -108,18 +119,6 @@ class OffloadOptimizer(Optimization):
         if options["gradients"]:
             setup.contexts.append(made.taking_gradients)
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what cannot be where the gradients are on the host, and what has no kernel there."""
-        toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
-        if "optimizer-in-backward" in toggles:
-            return (
-                f"optimizer-in-backward updates on the GPU during backward, and {self.name} on the host after it. Switch one of them off."
-            )
-        paged = next((name for name in toggles if name.startswith("paged")), None)
-        if paged:
-            return f"{paged} lets the driver move optimizer state to the host, and {self.name} keeps it there. Switch one of them off."
-        return _refuse_scaler(self.name, toggles) or super().refusal(job)
-
 
 class OffloadParameters(Optimization):
     """Parameters wait on the host; each module brings its own when it runs."""
@@ -128,6 +127,18 @@ class OffloadParameters(Optimization):
     family = OFFLOAD
     label = "Parameters"
     aliases = ("cpu-offload-parameters", "zero-infinity")
+    applies_to = Scope(part="the parameters that a module itself uses", heads=TRANSFORMERS)
+    conflicts = (
+        Conflict(
+            others=("offload-optimizer",),
+            why="offload-parameters keeps gradients and optimizer state on the host, too, so offload-optimizer has nothing left to move",
+        ),
+        Conflict(
+            others=("amp",),
+            why="amp keeps a cast of every weight on the GPU until its backward, so offload-parameters would save little",
+            instead="Use bfloat16 as the precision",
+        ),
+    )
     formula = "GPU: the parameters of one module at a time; host: all parameters, their gradients and optimizer state"
     source = (
         "Rajbhandari et al. 2021, ZeRO-Infinity, https://arxiv.org/abs/2104.07857; module by module as accelerate's cpu_offload: "
@@ -144,27 +155,10 @@ class OffloadParameters(Optimization):
         """Leave the parameters on the host, and let modules bring them."""
         from profiler.optimizations.host_parameters import HostParameters
 
-        if setup.load is not None:
-            raise SpecError(f"{self.name} leaves weights on the host as they are, and another toggle changes their format. Switch one off.")
+        assert setup.load is None, "what brings weights to the device in another format is declared as a conflict"
         parameters = HostParameters(lambda tensors, role: setup.tell(tensors, role), pinned=_is_pinned(job))
         setup.load = parameters.load
         setup.transforms.append(parameters.bring)
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what uses weights outside of their module, or keeps copies of them on the device."""
-        toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
-        if facts_of(job.model).head is Head.RECURRENT:
-            return f"{self.name} works on modules that use their own parameters, and recurrent layers keep theirs in a list. Switch it off."
-        if _OPTIMIZER in toggles:
-            return f"{self.name} already keeps gradients and optimizer state on the host. Switch {_OPTIMIZER} off."
-        for name in ("chunked-loss", "fused-loss"):
-            if name in toggles:
-                return f"{name} uses the output layer's weight outside of the layer, where {self.name} does not bring it. Switch one off."
-        if "amp" in toggles:
-            return (
-                f"amp keeps a cast of every weight on the GPU until its backward, so {self.name} would save little. Use bfloat16 instead."
-            )
-        return super().refusal(job)
 
 
 def steps_on_host(job: Job) -> bool:
@@ -175,12 +169,6 @@ def steps_on_host(job: Job) -> bool:
 def _is_pinned(job: Job) -> bool:
     """Tell whether host memory is pinned: beside a GPU. A CPU-only torch cannot pin."""
     return job.device != "cpu"
-
-
-def _refuse_scaler(name: str, toggles: Mapping[str, Mapping[str, str]]) -> str | None:
-    if toggles.get("amp", {}).get("dtype") != "float16":
-        return None
-    return f"{name} takes gradients away before the scaler that amp:dtype=float16 needs has seen them. Use amp:dtype=bfloat16."
 
 
 OPTIMIZATIONS: tuple[Optimization, ...] = (OffloadActivations(), OffloadOptimizer(), OffloadParameters())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Family, Optimization, Value
+from profiler.optimizations.scope import Conflict, Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -27,6 +28,22 @@ class OptimizerInBackward(Optimization):
     family = UPDATE
     label = "Optimizer in backward"
     aliases = ("optimizer-in-bwd", "fused-backward")
+    applies_to = Scope(part="gradients and the optimizer's step")
+    conflicts = (
+        Conflict(
+            others=("amp",),
+            why="optimizer-in-backward cannot wait for the scaler that float16 needs",
+            unless=("amp:dtype=bfloat16",),
+        ),
+        Conflict(
+            others=("master-weights",),
+            why="master-weights copies all gradients before the step, and optimizer-in-backward leaves none",
+        ),
+        Conflict(
+            others=("offload-optimizer",),
+            why="optimizer-in-backward updates on the GPU during backward, and offload-optimizer on the host after it",
+        ),
+    )
     formula = "gradients = those of one parameter at a time, not of all; optimizer temporaries = those of one parameter"
     source = "https://docs.pytorch.org/tutorials/intermediate/optimizer_step_in_backward_tutorial.html"
     explanation = (
@@ -43,17 +60,6 @@ class OptimizerInBackward(Optimization):
         updates = UpdatesInBackward(setup.make_optimizer)
         setup.make_optimizer = updates.make_optimizer
         setup.contexts.append(updates.in_place)
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what needs all gradients together."""
-        if job.workload.micro_batches > 1:
-            return (
-                f"{self.name} updates with the gradient of each backward, and micro_batches={job.workload.micro_batches} adds up several. "
-                "Use one micro-batch, or switch it off."
-            )
-        if any(toggle.name == "amp" and dict(toggle.options).get("dtype") == "float16" for toggle in job.toggles):
-            return f"{self.name} cannot wait for the scaler that amp:dtype=float16 needs. Use amp:dtype=bfloat16, or switch it off."
-        return super().refusal(job)
 
 
 def updates_in_backward(job: Job) -> bool:

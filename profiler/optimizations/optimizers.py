@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
 from profiler.optimizations.offload import steps_on_host
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class AnyOptimizer(Optimization):
     """An optimizer, of whichever library."""
 
     family = OPTIMIZER
+    applies_to: ClassVar[Scope] = Scope(part="the optimizer's state and step")
 
     @abstractmethod
     def state_bytes(self, num_parameters: int, itemsize: int, options: Mapping[str, Value]) -> int:

@@ -8,6 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Packing(Optimization):
     family = PACKING
     label = "Packing"
     aliases = ("sequence-packing", "sample-packing")
+    applies_to = Scope(part="a step's sequences")
     parameters = (
         Parameter(
             name="fill",

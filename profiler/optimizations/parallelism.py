@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Conflict, Scope
 from profiler.recording import Provenance
 from profiler.spec import Job, WorkloadKind
 
@@ -46,10 +47,14 @@ _BUCKETS = (
         help="MiB of gradients that are reduced together; all buckets together are as large as the gradients, whatever this is.",
     ),
 )
-_WITH_WHOLE_GRADIENTS = {
-    "optimizer-in-backward": "gradients are not averaged yet when backward has made them. fsdp2 averages them in time.",
-    "offload-parameters": "its gradients are on the host, where ranks cannot average them.",
-}
+_WITH_WHOLE_GRADIENTS = (
+    Conflict(
+        others=("optimizer-in-backward",),
+        why="gradients are not averaged yet over ranks when backward has made them",
+        instead="Use fsdp2, which averages them in time",
+    ),
+    Conflict(others=("offload-parameters",), why="offload-parameters has gradients on the host, where ranks cannot average them"),
+)
 _EACH = "Every rank has a batch of its own: compare with a run of one process on the same batch."
 
 
@@ -65,9 +70,8 @@ class Parallelism(Optimization):
     """Several ranks that train together, of which one is simulated."""
 
     family = PARALLELISM
+    applies_to = Scope(part="what a rank holds of parameters, gradients and optimizer state")
     engines = frozenset((Provenance.SIMULATED,))
-    refused: ClassVar[Mapping[str, str]]
-    """What it does not go with, and why."""
 
     def shares(self, options: Mapping[str, Value]) -> Shares:
         """Return into how many parts each state is cut."""
@@ -77,11 +81,6 @@ class Parallelism(Optimization):
         """Tell whether a rank has buckets beside its gradients."""
         return options.get("bucket_view") is False
 
-    def refusal(self, job: Job) -> str | None:
-        """Refuse what torch cannot do with this one."""
-        reason = next((reason for toggle in job.toggles if (reason := self.refused.get(toggle.name))), None)
-        return super().refusal(job) if reason is None else f"{self.name} does not go with it: {reason} Switch one of the two off."
-
 
 class Ddp(Parallelism):
     """Distributed data parallel."""
@@ -89,7 +88,7 @@ class Ddp(Parallelism):
     name = "ddp"
     label = "DDP"
     aliases = ("data-parallel", "distributed-data-parallel")
-    refused = _WITH_WHOLE_GRADIENTS
+    conflicts = _WITH_WHOLE_GRADIENTS
     parameters = (_RANKS, *_BUCKETS)
     formula = "a rank = all parameters, gradients and optimizer state, and buckets as large as the gradients; 0 more with bucket_view"
     source = "Li et al. 2020, https://arxiv.org/abs/2006.15704; torch.nn.parallel.DistributedDataParallel"
@@ -115,7 +114,7 @@ class Zero1(Parallelism):
     name = "zero1"
     label = "ZeRO-1"
     aliases = ("zero-1", "zero-redundancy-optimizer")
-    refused = _WITH_WHOLE_GRADIENTS
+    conflicts = _WITH_WHOLE_GRADIENTS
     parameters = (_RANKS, *_BUCKETS)
     formula = "a rank = all parameters and gradients, DDP's buckets, and the optimizer state of about 1/ranks of the parameters"
     source = "Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054; torch.distributed.optim.ZeroRedundancyOptimizer"
@@ -159,12 +158,15 @@ class Fsdp2(Parallelism):
     name = "fsdp2"
     label = "FSDP2"
     aliases = ("fsdp", "zero3", "zero-3", "fully-shard")
-    refused: ClassVar[Mapping[str, str]] = {
-        "muon": "it multiplies whole matrices, which would be gathered one by one in its step; that is not modelled.",
-        "adafactor": "torch's Adafactor cannot update shares of parameters in place.",
-        "offload-optimizer": "its copies on the host are whole tensors, and these are shares.",
-        "offload-parameters": "it brings whole layers to the device, and so does fsdp2.",
-    }
+    conflicts = (
+        Conflict(
+            others=("muon",),
+            why="muon multiplies whole matrices, which would be gathered one by one in its step, and that is not modelled",
+        ),
+        Conflict(others=("adafactor",), why="torch's Adafactor cannot update shares of parameters in place"),
+        Conflict(others=("offload-optimizer",), why="offload-optimizer copies whole tensors to the host, and fsdp2 has shares of them"),
+        Conflict(others=("offload-parameters",), why="offload-parameters brings whole layers to the device, and so does fsdp2"),
+    )
     parameters = (
         _RANKS,
         Parameter(

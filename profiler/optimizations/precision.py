@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Scope
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Precision(Optimization):
     """The whole model in one number format."""
 
     family = PRECISION
+    applies_to = Scope(part="every number")
     itemsize: ClassVar[int]
     """Bytes of one number of the parameters."""
     master_itemsize: ClassVar[int] = 0

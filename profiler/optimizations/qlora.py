@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from profiler.optimizations.adapters import ALPHA, RANK, TARGETS, FineTuning, adapted, lora_config
 from profiler.optimizations.base import Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import Conflict
 from profiler.spec import Job
 
 if TYPE_CHECKING:
@@ -22,6 +23,24 @@ class QLora(FineTuning):
     name = "qlora"
     label = "QLoRA"
     weight_format = "nf4, double quantized"
+    conflicts = (
+        Conflict(
+            others=("amp", "master-weights"),
+            why="qlora computes in the number format that the model is built in, and the other in two",
+            instead="Use bfloat16 as the precision",
+        ),
+        Conflict(
+            others=("offload-parameters",),
+            why="offload-parameters leaves weights on the host as they are, and qlora changes their format on the device",
+        ),
+        Conflict(
+            others=("flash",),
+            why="qlora keeps what lies between the layers in float32, and flash takes float16 and bfloat16",
+            instead="Use sdpa",
+            unless=("fsdp2:compute=bfloat16",),
+            on_cpu=False,
+        ),
+    )
     parameters = (
         RANK,
         ALPHA,
@@ -64,13 +83,6 @@ class QLora(FineTuning):
 
         setup.load = load
         setup.transforms.append(transform)
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse precisions of two number formats: products of 4-bit weights have one of their own."""
-        other = next((toggle.name for toggle in job.toggles if toggle.name in ("amp", "master-weights")), None)
-        if other is not None:
-            return f"qlora computes in the number format that the model is built in, and {other} in two. Use bfloat16 instead of it."
-        return super().refusal(job)
 
 
 OPTIMIZATIONS: tuple[Optimization, ...] = (QLora(),)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from profiler.models.catalogue import facts_of
-from profiler.models.config import Head
 from profiler.optimizations.base import Family, Optimization, Parameter, ParameterKind, Value
+from profiler.optimizations.scope import TRANSFORMERS, Scope
 from profiler.spec import Job, WorkloadKind
 
 if TYPE_CHECKING:
@@ -42,6 +41,7 @@ class Quantization(Optimization):
     """Linear layers with weights in fewer bits."""
 
     family = QUANTIZATION
+    applies_to: ClassVar[Scope] = Scope(part="linear layers")
     parameters: ClassVar[tuple[Parameter, ...]] = (output_parameter(default=True),)
 
     def apply(self, setup: Setup, options: Mapping[str, Value], job: Job) -> None:
@@ -159,6 +159,7 @@ class Nf4(Optimization):
     family = QUANTIZATION
     label = "NF4 weights"
     aliases = ("bnb-4bit", "load-in-4bit")
+    applies_to = Scope(part="linear layers but the output", heads=TRANSFORMERS)
     parameters = (
         Parameter(
             name="double",
@@ -181,12 +182,6 @@ class Nf4(Optimization):
         from profiler.optimizations.nf4_loading import load_in_4_bits
 
         setup.load = partial(load_in_4_bits, double_quant=bool(options["double"]))
-
-    def refusal(self, job: Job) -> str | None:
-        """Refuse recurrent models, which transformers does not load."""
-        if facts_of(job.model).head is Head.RECURRENT:
-            return f"nf4 is loaded by transformers, and {job.model.name} is none of its models. Switch it off."
-        return super().refusal(job)
 
 
 def linear_names(model: nn.Module, *, with_output: bool) -> list[str]:

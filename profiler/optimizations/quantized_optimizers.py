@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from profiler.optimizations.base import Optimization, Parameter, Value
 from profiler.optimizations.optimizers import AnyOptimizer, learning_rate, weight_decay
+from profiler.optimizations.scope import Scope
 from profiler.recording import Provenance
 from profiler.spec import Job
 
@@ -122,6 +123,7 @@ class PagedAdamW8bit(QuantizedAdamW):
     name = "paged-adamw-8bit"
     label = "AdamW, 8-bit, paged"
     aliases = ("paged-adamw8bit",)
+    applies_to = Scope(part="the optimizer's state and step", on_cpu=False)
     engines = frozenset((Provenance.SIMULATED,))
     parameters = ()
     bits = 8

@@ -39,6 +39,7 @@ from profiler.optimizations import (
     quantized_optimizers,
 )
 from profiler.optimizations.base import Family, Optimization, Value
+from profiler.optimizations.scope import Conflict, any_of
 from profiler.recording import Provenance
 from profiler.spec import Job, Toggle
 
@@ -88,6 +89,23 @@ def families() -> dict[Family, tuple[Optimization, ...]]:
     return grouped
 
 
+def conflicts_of(name: str) -> dict[Conflict, tuple[str, ...]]:
+    """Return why an optimization does not go with which others, whichever side declares it."""
+    found = {conflict: conflict.others for conflict in REGISTRY[name].conflicts}
+    for item in REGISTRY.values():
+        for conflict in item.conflicts:
+            if name in conflict.others:
+                found[conflict] = (*found.get(conflict, ()), item.name)
+    return found
+
+
+def limits_of(name: str) -> list[str]:
+    """Return what an optimization applies to and does not go with, a sentence each."""
+    item = REGISTRY[name]
+    kinds = any_of(sorted(item.family.workloads))
+    return [f"Applies to {item.applies_to}, in {kinds}.", *(conflict.sentence(names) for conflict, names in conflicts_of(name).items())]
+
+
 def optimization(name: str) -> Optimization:
     """Return the optimization of this name or alias.
 
@@ -111,9 +129,9 @@ def validate(job: Job) -> Job:
     """
     toggles = list(dict.fromkeys(map(_canonical, job.toggles)))
     _check_exclusive(toggles)
-    _refuse(job, toggles)
     job, toggles = _rewritten(job, toggles)
-    _refuse(job, toggles)  # what is left may not go with what the job says now
+    _check_conflicts(job, toggles)
+    _refuse(job, toggles)  # once the job says all: sizes decide some
     check_workload(facts_of(job.model), job.workload, job.model.name)
     model = job.model if job.model.config is not None else replace(job.model, name=entry(job.model.name).name)
     return replace(job, model=model, toggles=(*toggles, *_defaults(job, toggles)))
@@ -184,6 +202,8 @@ def _rewritten(job: Job, toggles: list[Toggle]) -> tuple[Job, list[Toggle]]:
     left = []
     for toggle in sorted(toggles, key=lambda toggle: list(REGISTRY).index(toggle.name)):
         item = REGISTRY[toggle.name]
+        if type(item).rewrite is not Optimization.rewrite:
+            _refuse(job, [toggle])
         rewritten = item.rewrite(job, item.read_options(dict(toggle.options)))
         if rewritten is None:
             left.append(toggle)
@@ -198,6 +218,17 @@ def _refuse(job: Job, toggles: list[Toggle]) -> None:
         reason = REGISTRY[toggle.name].refusal(named)
         if reason is not None:
             raise SpecError(reason)
+
+
+def _check_conflicts(job: Job, toggles: list[Toggle]) -> None:
+    """Refuse what does not go together, of toggles and of what the job says without one."""
+    given = {toggle.name: dict(toggle.options) for toggle in toggles} | {name: {} for name, item in REGISTRY.items() if item.is_said(job)}
+    switched_on = {name: REGISTRY[name].read_options(options) for name, options in given.items()}
+    for name in switched_on:
+        for conflict in REGISTRY[name].conflicts:
+            reason = conflict.refusal(name, job, switched_on)
+            if reason is not None:
+                raise SpecError(reason)
 
 
 def _check_exclusive(toggles: list[Toggle]) -> None:

@@ -134,10 +134,14 @@ def test_the_least_that_a_run_needs_is_no_more_than_it_does_need(tmp_path: Path)
 @pytest.mark.parametrize(
     ("toggles", "model", "message"),
     [
-        (("ia3",), "tiny-lstm", "ia3 works on the layers of transformers, and tiny-lstm has recurrent ones. Switch it off."),
+        (("ia3",), "tiny-lstm", "ia3 applies to what is trained of the layers of transformers, and tiny-lstm is recurrent."),
         (("freeze", "lora"), "tiny-llama", "are both switched on, but a run has one fine-tuning method. Switch one off."),
-        (("qlora", "amp"), "tiny-llama", "and amp in two. Use bfloat16 instead of it."),
-        (("qlora", "bf16-master"), "tiny-llama", "and master-weights in two. Use bfloat16 instead of it."),
+        (
+            ("qlora", "amp"),
+            "tiny-llama",
+            "qlora and amp do not go together: qlora computes in the number format that the model is built in",
+        ),
+        (("qlora", "bf16-master"), "tiny-llama", "and the other in two. Use bfloat16 as the precision, or switch one of them off."),
         (("adalora", "optimizer-in-bwd"), "tiny-llama", "adalora scores all gradients after the step"),
         (("adalora:rank=1",), "tiny-llama", "rank=1 is not possible. Use a whole number from 2 to 4096."),
     ],

@@ -90,8 +90,8 @@ def test_layers_that_would_not_become_smaller_stay_and_are_told() -> None:
     [
         (job("gqa:kv_heads=3"), "num_key_value_heads=3 does not divide num_attention_heads=8. Choose a divisor such as 2 or 4."),
         (job("gqa", model="gpt2"), "gpt2 has keys and values for every head, and cannot have fewer. Choose a model such as tiny-llama."),
-        (job("tied-embeddings", model="tiny-lstm"), "tied-embeddings changes transformers, and tiny-lstm is recurrent. Switch it off."),
-        (job("low-rank", "lora"), "low-rank replaces the linear layers that lora works on. Switch one of them off."),
+        (job("tied-embeddings", model="tiny-lstm"), "the output layer of transformers, and tiny-lstm is recurrent. Choose another model"),
+        (job("low-rank", "lora"), "low-rank and lora do not go together: low-rank replaces the linear layers that the other works on."),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_sentence(wanted: Job, message: str) -> None:

@@ -69,8 +69,8 @@ def test_the_teacher_is_there_all_the_time_and_nothing_of_it_is_trained(tmp_path
             job("distillation:teacher=tiny-gpt2", model="tiny-llama", seq=1500),
             "seq=1,500; tiny-gpt2 has 1,024 positions.",
         ),
-        (job("distillation", model="tiny-t5"), "distillation is for models of one stack, and tiny-t5 has an encoder and a decoder."),
-        (job("distillation", "chunked-loss"), "distillation compares logits, and chunked-loss never has them. Switch one of them off."),
+        (job("distillation", model="tiny-t5"), "of causal-lm, masked-lm or recurrent models, and tiny-t5 is seq2seq."),
+        (job("distillation", "chunked-loss"), "distillation compares logits, and the other never has them. Switch one of them off."),
         (job("distillation", kind="prefill"), "distillation has no effect in prefill: teacher is for train. Switch it off."),
     ],
 )

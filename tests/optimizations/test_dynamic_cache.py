@@ -49,8 +49,14 @@ def test_what_the_library_makes_by_itself_is_this_cache() -> None:
     ("wanted", "message"),
     [
         (job("dynamic-cache", "static-cache"), "dynamic-cache and static-cache are both switched on, but a run has one key-value cache."),
-        (job("dynamic-cache", model="tiny-bert", kind="prefill"), "dynamic-cache is for models that keep keys and values, and tiny-bert"),
-        (job("dynamic-cache", model="tiny-lstm", kind="prefill"), "dynamic-cache is for models that keep keys and values, and tiny-lstm"),
+        (
+            job("dynamic-cache", model="tiny-bert", kind="prefill"),
+            "keys and values of causal-lm or seq2seq models, and tiny-bert is masked-lm.",
+        ),
+        (
+            job("dynamic-cache", model="tiny-lstm", kind="prefill"),
+            "keys and values of causal-lm or seq2seq models, and tiny-lstm is recurrent.",
+        ),
         (job("dynamic-cache", kind="train"), "dynamic-cache has no effect in train"),
     ],
 )

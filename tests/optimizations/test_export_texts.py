@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -20,20 +21,15 @@ PARSE = {"python": ast.parse, "json": json.loads, "toml": tomllib.loads}
 
 
 def job(toggle: str) -> Job:
-    """Return a job with a toggle, of the first kind of workload and on the first device where it is possible."""
-    for device in ("cpu", "rtx-4090"):
-        for kind in (WorkloadKind.TRAIN, WorkloadKind.DECODE):
-            asked = Job(
-                model=Model(name="tiny-llama"),
-                workload=Workload(kind=kind, batch=4, seq=32),
-                device=device,
-                toggles=(Toggle.parse(toggle),),
-            )
-            try:
-                validate(asked)
-            except SpecError:
-                continue
-            return asked
+    """Return a job with a toggle, of the first model, device and kind of workload where it is possible."""
+    for model, device, kind in product(("tiny-llama", "llama-2-7b"), ("cpu", "rtx-4090"), (WorkloadKind.TRAIN, WorkloadKind.DECODE)):
+        workload = Workload(kind=kind, batch=4, seq=32)
+        asked = Job(model=Model(name=model), workload=workload, device=device, toggles=(Toggle.parse(toggle),))
+        try:
+            validate(asked)
+        except SpecError:
+            continue
+        return asked
     raise AssertionError(f"{toggle} can be switched on in no workload")
 
 

@@ -54,7 +54,7 @@ def reserved(recording: Recording) -> tuple[int, int]:
 
 @pytest.mark.parametrize("name", [*SWITCHES, *SETTINGS])
 def test_on_a_cpu_they_are_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(SpecError, match=rf"^{name} is a (setting|switch) of .*(cpu|CPU).*Choose a GPU, or switch it off\.$"):
+    with pytest.raises(SpecError, match=rf"^{name} applies to .* on GPUs, and the device is cpu\. Choose a GPU, or switch it off\.$"):
         validate(job(name, device="cpu"))
 
 

@@ -72,5 +72,5 @@ def test_a_tied_output_layer_is_an_embedding_to_muon() -> None:
 
 
 def test_muon_refuses_copies_of_the_parameters() -> None:
-    with pytest.raises(SpecError, match=r"master-weights trains copies. Switch one off."):
+    with pytest.raises(SpecError, match="master-weights trains copies of them. Switch one of them off."):
         validate(Job(model=Model(name="tiny-llama"), toggles=(Toggle("muon"), Toggle("master-weights"))))

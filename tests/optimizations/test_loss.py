@@ -83,7 +83,7 @@ def test_a_model_that_changes_its_logits_keeps_its_loss() -> None:
 
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-t5", "tiny-lstm"])
 def test_only_models_that_predict_the_next_token_have_such_a_loss(model: str) -> None:
-    with pytest.raises(SpecError, match=f"chunked-loss is for causal language models of transformers, and {model} is none"):
+    with pytest.raises(SpecError, match=f"chunked-loss applies to the output layer and the loss of causal-lm models, and {model} is"):
         validate(job("chunked-loss", model=model))
 
 

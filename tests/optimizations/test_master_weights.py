@@ -100,5 +100,5 @@ def test_it_is_one_choice_of_precision_and_in_inference_bfloat16() -> None:
     assert (setup.dtype, setup.make_optimizer) == (torch.bfloat16, None)
     with pytest.raises(SpecError, match="amp and master-weights are both switched on"):
         validate(job("master-weights", "amp"))
-    with pytest.raises(SpecError, match="optimizer-in-backward has none by then. Switch one off."):
+    with pytest.raises(SpecError, match="optimizer-in-backward leaves none. Switch one of them off."):
         validate(job("master-weights", "optimizer-in-backward"))

@@ -169,12 +169,12 @@ def test_a_summary_tells_the_peak_of_every_memory() -> None:
     [
         (
             ("offload-optimizer", "offload-parameters"),
-            "already keeps gradients and optimizer state on the host. Switch offload-optimizer off",
+            "so offload-optimizer has nothing left to move. Switch one of them off",
         ),
         (("offload-optimizer", "optimizer-in-backward"), "Switch one of them off"),
         (("offload-optimizer", "amp:dtype=float16"), "Use amp:dtype=bfloat16"),
-        (("offload-parameters", "amp"), "Use bfloat16 instead"),
-        (("offload-parameters", "chunked-loss"), "where offload-parameters does not bring it. Switch one off"),
+        (("offload-parameters", "amp"), "Use bfloat16 as the precision, or switch one of them off"),
+        (("offload-parameters", "chunked-loss"), "where offload-parameters does not bring it. Switch one of them off"),
     ],
 )
 def test_what_cannot_be_together_is_refused(toggles: tuple[str, ...], message: str) -> None:

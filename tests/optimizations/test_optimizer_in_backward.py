@@ -93,10 +93,13 @@ def test_the_formulas_count_no_gradients() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (job("optimizer-in-backward", micro_batches=2), "micro_batches=2 adds up several. Use one micro-batch, or switch it off."),
+        (
+            job("optimizer-in-backward", micro_batches=2),
+            "micro-batches add up those of several. Use one micro-batch, or switch one of them off.",
+        ),
         (
             job("optimizer-in-backward", "amp:dtype=float16"),
-            "cannot wait for the scaler that amp:dtype=float16 needs. Use amp:dtype=bfloat16",
+            "cannot wait for the scaler that float16 needs. Use amp:dtype=bfloat16",
         ),
     ],
 )

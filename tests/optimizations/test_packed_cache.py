@@ -83,7 +83,10 @@ def at_decodes_end(job: Job, folder: Path) -> int:
     return line.categories_at(int((line.blocks.event_us <= end_us).sum()) - 1)[Category.KV_CACHE]
 
 
-@pytest.mark.parametrize(("model", "reason"), [("tiny-t5", "for causal language models"), ("mistral-7b", "for attention to every token")])
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [("tiny-t5", "keys and values of causal-lm models, and tiny-t5 is seq2seq"), ("mistral-7b", "for attention to every token")],
+)
 def test_other_caches_are_refused(model: str, reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
         validate(Job(model=Model(name=model), workload=Workload(kind=WorkloadKind.DECODE), toggles=(Toggle("quantized-cache"),)))

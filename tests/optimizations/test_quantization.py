@@ -232,15 +232,13 @@ def test_training_is_refused(name: str) -> None:
 
 
 def test_what_cannot_be_is_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(
-        SpecError, match="int8-eager multiplies on CPUs, and the device is rtx-4090. Choose int8-dynamic, or the device cpu"
-    ):
+    with pytest.raises(SpecError, match="int8-eager applies to linear layers on CPUs, and the device is rtx-4090. Choose the device cpu"):
         validate(job("int8-eager", device="rtx-4090"))
-    with pytest.raises(SpecError, match="int8-eager quantizes float32, and the precision is bfloat16"):
+    with pytest.raises(SpecError, match="int8-eager quantizes float32, and the other is another precision. Use int8-dynamic"):
         validate(job("int8-eager", "bfloat16"))
     with pytest.raises(SimulationUnsupported, match="int8-eager can only be measured, and this run would be simulated"):
         simulated(job("int8-eager"), tmp_path)
-    with pytest.raises(SpecError, match="nf4 is loaded by transformers"):
+    with pytest.raises(SpecError, match="nf4 applies to linear layers but the output of transformers, and tiny-lstm is recurrent"):
         validate(job("nf4", model="tiny-lstm"))
     with pytest.raises(SpecError, match="int4 and int8 are both switched on"):
         validate(job("int4", "int8"))

@@ -140,6 +140,13 @@ def test_what_cannot_be_on_together_is_refused_before_a_run(opened: Open, server
     assert not app.error
 
 
+def test_a_toggle_says_what_it_applies_to_and_does_not_go_with(opened: Open) -> None:
+    said = texts(opened("compare", job=LINK, toggles="fused-loss"))
+
+    assert "Applies to the output layer and the loss of causal-lm models, in train." in said
+    assert "Not with distillation: distillation compares logits, and the other never has them." in said
+
+
 @pytest.mark.parametrize("toggles", ["no-such-thing", "lora:rank=zero", "lora:rank=99999999", "=;:"])
 def test_a_link_with_an_impossible_toggle_says_so_and_the_page_still_works(opened: Open, toggles: str) -> None:
     app = opened("compare", job=LINK, toggles=toggles)
