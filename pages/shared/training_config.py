@@ -23,10 +23,11 @@ def upload() -> None:
         SpecError: the file is no such configuration, or asks for what is not modelled.
     """
     file = st.file_uploader(
-        "A training configuration: `TrainingArguments` as JSON, or the YAML of `trl sft`",
-        type=["json", "yaml", "yml"],
+        "A training configuration: `TrainingArguments` as JSON, the YAML of `trl sft`, or a script that has them",
+        type=["json", "yaml", "yml", "py"],
         key="form_training_config",
-        help="What decides memory is read into the form below: batch, length, precision, optimizer, checkpointing, LoRA.",
+        help="What decides memory is read into the form below: batch, length, precision, optimizer, checkpointing, LoRA. "
+        "A script is read, and never run.",
     )
     if file is None:
         session.remember(_READ, None)

@@ -49,7 +49,7 @@ def add_job_options(parser: argparse.ArgumentParser, steps: int | None = Workloa
         "--training-args",
         type=Path,
         metavar="FILE",
-        help="one step of a Hugging Face TrainingArguments or TRL SFT configuration, JSON or YAML; options given beside it win",
+        help="one step of a Hugging Face TrainingArguments or TRL SFT configuration: JSON, YAML or a script; options given beside it win",
     )
     parser.add_argument("--workload", choices=[kind.value for kind in WorkloadKind], help=f"(default {default.kind})")
     for field, text in _NUMBERS:
@@ -138,7 +138,7 @@ def _content(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise StorageError(f"{path} cannot be read: {error.strerror}. Give --training-args a JSON or YAML file.") from error
+        raise StorageError(f"{path} cannot be read: {error.strerror}. Give --training-args a JSON or YAML file, or a script.") from error
 
 
 def _toggles(options: argparse.Namespace) -> list[Toggle]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -39,7 +38,7 @@ def chosen(program: Program) -> dict[str, Any]:
 
 
 def read_back(asked: Job) -> TrainingJob:
-    return job_from_training_arguments(json.dumps(chosen(trl_program(asked))), device=asked.device)
+    return job_from_training_arguments(trl_program(asked).text, device=asked.device)
 
 
 EXACT = [

@@ -40,7 +40,8 @@ def job_from_training_arguments(
     Whether the model can do it is not checked: what is said beside the file may still change it; see `profiler.optimizations.registry`.
 
     Args:
-        text: JSON as ``training_args.to_json_string()`` gives it, or YAML as ``trl sft --config`` reads it.
+        text: JSON as ``training_args.to_json_string()`` gives it, YAML as ``trl sft --config`` reads it, or a script that calls
+            ``TrainingArguments(...)`` or ``SFTConfig(...)``, which is never run.
         model: what is trained, where the file's ``model_name_or_path`` is absent or not in the catalogue.
         device: of the job.
         seq: tokens a sequence, where the file does not cut sequences to a length; shorter ones need less.

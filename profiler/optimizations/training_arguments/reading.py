@@ -1,4 +1,4 @@
-"""The text of a training configuration, JSON or YAML -> its `Fields`. Outside input: bounded, and never executed."""
+"""The text of a training configuration, JSON, YAML or Python -> its `Fields`. Outside input: bounded, and never executed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from profiler.errors import SpecError
+from profiler.optimizations.training_arguments.script import fields_of_script
 
 MAX_BYTES = 65_536
 """A configuration with every field written out has 4 KiB."""
 _MAX_DEPTH = 16
 _MAX_WORDS = 200
 _WHAT = "The training configuration"
-_WAY_OUT = "Use what training_args.to_json_string() gives, or the YAML file that `trl sft --config` reads."
+_WAY_OUT = "Use what training_args.to_json_string() gives, the YAML file that `trl sft --config` reads, or a script with SFTConfig(...)."
 _NESTED = "model_init_kwargs"
 
 
@@ -119,19 +120,19 @@ class Fields:
 
 
 def read_fields(text: str | bytes, known: Iterable[str]) -> Fields:
-    """Return the fields of a configuration: JSON where it begins with a brace, else YAML.
+    """Return the fields of a configuration: JSON where it begins with a brace, else those of a script, else YAML.
 
     Args:
         text: the file's content.
         known: names of fields of which it must have one, to be what it should be.
 
     Raises:
-        SpecError: the text is too long, neither JSON nor YAML, or has none of those fields.
+        SpecError: the text is too long, none of the three, or has none of those fields.
     """
     if len(text) > MAX_BYTES:
         raise SpecError(f"{_WHAT} has more than {MAX_BYTES:,} bytes. {_WAY_OUT}")
     content = _decoded(text).lstrip("\ufeff")
-    data = _parse_json(content, _WHAT) if content.lstrip().startswith("{") else _parse_yaml(content)
+    data = _parse_json(content, _WHAT) if content.lstrip().startswith("{") else fields_of_script(content) or _parse_yaml(content)
     if not isinstance(data, dict) or not any(name in data for name in known):
         raise SpecError(f"{_WHAT} has no field of TrainingArguments, such as per_device_train_batch_size. {_WAY_OUT}")
     return Fields({str(name): value for name, value in data.items()})
