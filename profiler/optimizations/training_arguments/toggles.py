@@ -22,6 +22,9 @@ _OPTIMIZERS = {
     "sgd": Toggle("sgd"),
     "rmsprop": Toggle("rmsprop"),
     "adafactor": Toggle("adafactor"),
+    "adamw_torch_8bit": Toggle("adamw-8bit"),
+    "adamw_torch_4bit": Toggle("adamw-4bit"),
+    "paged_adamw_8bit": Toggle("paged-adamw-8bit"),
 }
 _WITH_ARGUMENTS = ("sgd", "rmsprop")
 """Those that take what memory depends on from ``optim_args``."""
