@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """What the report says: ``loss``, ``accuracy``, ``first_losses``, ``num_parameters``, ``corpus_sha256``, ``versions``, ``bleu``.
+        """What the report says of quality, training and versions; `profiler.compression.lab.train.make` has its keys.
 
         Raises:
             StorageError: it is missing.

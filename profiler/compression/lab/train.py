@@ -24,6 +24,8 @@ from profiler.compression.task import Batch, Task
 
 NUM_FIRST_LOSSES = 8
 """So many losses of the first steps are kept, by which a quick test tells whether training is what it was."""
+NUM_LOSSES = 40
+"""So many losses of the whole training are kept, evenly spread, by which one sees where another training leaves it."""
 _TOLD_STEPS = 20
 
 
@@ -48,11 +50,12 @@ def main(arguments: Sequence[str]) -> None:
         corpus.ship()
     for name in options.names:
         recipe = RECIPES[name]
+        shipped = f", {recipe.outcome['loss']:.4f} before" if recipe.report.is_file() else ""
         outcome = make(recipe)
         recipe.report.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
         bleu = f", BLEU {outcome['bleu']:.1f}" if "bleu" in outcome else ""
         seconds = f"{outcome['cpu_seconds']:.0f} s of processor time"
-        _say(f"\r{name}: loss {outcome['loss']:.4f}, accuracy {outcome['accuracy']:.1%}{bleu}, {seconds}\n")
+        _say(f"\r{name}: loss {outcome['loss']:.4f}{shipped}, accuracy {outcome['accuracy']:.1%}{bleu}, {seconds}\n")
 
 
 def make(recipe: Recipe) -> dict[str, Any]:
@@ -71,12 +74,19 @@ def make(recipe: Recipe) -> dict[str, Any]:
         **({} if quality.bleu is None else {"bleu": round(quality.bleu, 4)}),
         "unit": task.unit,
         "first_losses": [round(loss, 6) for loss in losses[:NUM_FIRST_LOSSES]],
+        "losses": loss_curve(losses),
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "cpu_seconds": round(seconds),
         "weights_sha256": recipe.digest(),
         "corpus_sha256": corpus.digest(),
         "versions": library_versions() | scorers(quality),
     }
+
+
+def loss_curve(losses: Sequence[float]) -> dict[str, float]:
+    """Return `NUM_LOSSES` losses of a training by their steps, counted from 1, in nats."""
+    every = max(1, len(losses) // NUM_LOSSES)
+    return {str(step): round(losses[step - 1], 6) for step in range(every, len(losses) + 1, every)}
 
 
 def train_model(recipe: Recipe, stop_after: int | None = None) -> tuple[nn.Module, list[float]]:
