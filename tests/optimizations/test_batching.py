@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from profiler import read_recording
+from profiler.analysis.equality import compare_recordings
 from profiler.analysis.timeline import Timeline
 from profiler.errors import SpecError
 from profiler.optimizations.registry import switch_on, validate
+from profiler.planner.validation import measure_and_simulate
 from profiler.recording import Category, Phase
 from profiler.simulate.engine import simulate_job
 from profiler.spec import Job, Model, Toggle, Workload, ZeroGrad
@@ -65,6 +67,37 @@ def test_inference_has_no_gradients_to_keep_but_a_batch() -> None:
     assert validate(prefill).workload.batch == 1
     with pytest.raises(SpecError, match="keep-gradients has no effect in prefill: batching is for train"):
         validate(Job(model=prefill.model, workload=prefill.workload, toggles=(Toggle("keep-gradients"),)))
+
+
+@pytest.mark.parametrize("place", ZeroGrad)
+@pytest.mark.parametrize("other", ["keep-gradients", "micro-batches", "optimizer-in-backward"])
+def test_wherever_gradients_are_dropped_both_engines_see_the_same_bytes(other: str, place: ZeroGrad, tmp_path: Path) -> None:
+    wanted = job(other, f"zero-grad:place={place}", batch=2, seq=16, steps=2)
+
+    equality = compare_recordings(*measure_and_simulate(validate(wanted), "cpu", tmp_path))
+
+    assert equality.phases
+    assert equality.largest_difference == 0
+
+
+def test_kept_gradients_add_up_over_micro_batches_on_both_engines(tmp_path: Path) -> None:
+    wanted = validate(job("keep-gradients", "micro-batches", "zero-grad:place=before_forward", batch=2, seq=16, steps=2))
+
+    measured, simulated = measure_and_simulate(wanted, "cpu", tmp_path)
+
+    assert compare_recordings(measured, simulated).largest_difference == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ("keep-gradients", "optimizer-in-backward frees each gradient once it is used, so that there is none to keep."),
+        ("micro-batches", "optimizer-in-backward updates with the gradient of each backward, and micro-batches add up those of several."),
+    ],
+)
+def test_what_needs_gradients_that_stay_is_refused_beside_the_optimizer_in_backward(other: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"{other} and optimizer-in-backward do not go together: {reason}")):
+        validate(job("optimizer-in-backward", other))
 
 
 def largest(folder: Path, *toggles: str) -> dict[Category, int]:
