@@ -162,7 +162,7 @@ class Compared:
 
     @cached_property
     def dominated(self) -> frozenset[Switched]:
-        """The runs that another one beats in bytes, time and loss."""
+        """The runs that another one beats in bytes, of the device and of the host, time and loss."""
         names = {name_of(switched): switched for switched in self.footprints}
         points = {name: _point(self.footprints[switched]) for name, switched in names.items()}
         return frozenset(names[name] for name in dominated(points))
@@ -223,6 +223,6 @@ def parse_toggles(texts: Iterable[str]) -> tuple[Toggle, ...]:
 
 
 def _point(footprint: Footprint) -> tuple[float | None, ...]:
-    """Return what is to be small: bytes, seconds, loss."""
+    """Return what is to be small: bytes of the device and of the host beside it, seconds, loss."""
     seconds = footprint.cpu_seconds.median if footprint.cpu_seconds else footprint.estimated_step_seconds
-    return (footprint.peak_bytes, seconds, footprint.loss)
+    return (footprint.peak_bytes, footprint.host_bytes, seconds, footprint.loss)

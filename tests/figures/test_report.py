@@ -58,6 +58,15 @@ def test_it_holds_every_number_and_names_what_was_not_measured() -> None:
     assert len(text.encode()) < 3_000_000
 
 
+def test_a_run_that_saves_by_what_the_host_holds_beats_nobody_there() -> None:
+    asked = compared(10, 6)
+    (toggle, _) = asked.comparison.toggles
+    on_host = replace(asked, footprints=asked.footprints | {(toggle,): replace(footprint(6), host_bytes=GIB)})
+
+    assert asked.dominated == {()}
+    assert on_host.dominated == set(), "4 GiB less on the GPU, 1 GiB more on the host"
+
+
 def test_every_run_is_held_against_both_budgets() -> None:
     asked = compared(10, 6, budgets=Budgets(device_bytes=8 * GIB, host_bytes=2 * GIB))
     (toggle, _) = asked.comparison.toggles
