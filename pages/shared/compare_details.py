@@ -89,7 +89,9 @@ def _pareto(shown: Shown) -> None:
     budget_bytes = shown.compared.budgets.device_bytes
     figure = pareto_figure(runs, dominated, cost=cost or costs[0], theme=session.theme(), budget_bytes=budget_bytes)
     components.chart(figure, key="compare_pareto", alt="Peak bytes of each run against its time or loss; Table has the numbers.")
-    st.caption("Lower left is better. Open circles: another run is nowhere worse in bytes (the host's too), time and loss, and somewhere better.")
+    st.caption(
+        "Lower left is better. Open circles: another run is nowhere worse in bytes (the host's too), time and loss, and somewhere better."
+    )
 
 
 def _formulas(shown: Shown) -> None:
