@@ -1,6 +1,6 @@
 """What each technique gives on a model of the lab, with several seeds and their spread.
 
-    python -m benchmarks.compression [--model NAME] [--seeds N] [--workers N] [--kept] [--json] [--markdown FILE]
+    python -m benchmarks.compression [--model NAME] [--seeds N] [--workers N] [--kept] [--json] [--markdown FILE] [--publish]
 
 Each experiment runs in a process of its own on one thread; results are kept in the run store, so a benchmark can go on. Bytes, and the
 losses of techniques that see no training batches, do not depend on the seed. Times are processor seconds beside the untouched model's, in
@@ -19,10 +19,14 @@ from pathlib import Path
 
 from benchmarks.compression.cases import cases, seeds_of
 from benchmarks.compression.rows import Row
+from profiler.compression import published
 from profiler.compression.experiment import Experiment
 from profiler.compression.result import Result, ResultStore
 from profiler.devices import this_machine
 from profiler.jobs.experiments import WORKERS, measure_each
+
+PAGE = Path(__file__).parents[2] / "docs" / "compression-results.md"
+"""The published page."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compression", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print the rows as one JSON value")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the page of results")
+    parser.add_argument("--publish", action="store_true", help="also write the published page, and what pages expect of techniques")
     parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
     parser.add_argument("--seeds", type=int, default=5, help="of what is trained (default: 5)")
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"experiments at a time (default: {WORKERS})")
@@ -40,8 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = [[measured[one] for one in group if one in measured] for group in groups]
     rows = [Row.of(found) for found in results if found]
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else _text(rows))
+    one = next(result for found in results for result in found)
     if options.markdown:
-        _write(options.markdown, rows, next(result for found in results for result in found))
+        _write(options.markdown, rows, one)
+    if options.publish:
+        if options.model != "lab":
+            parser.error("--publish is for the model 'lab', which the page is about; SmolLM2's kept results join it.")
+        _write(PAGE, rows, one)
+        published.PATH.write_text(json.dumps({"lab": _known(rows), "smollm2": _known(_real())}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -88,8 +99,16 @@ def _write(path: Path, rows: Sequence[Row], one: Result) -> None:
     surroundings = {"one thread of": machine.cpu} | {
         name: versions[name] for name in ("torch", "torchao", "transformers") if name in versions
     }
-    real = [Row.of([result]) for result in _kept("smollm2").values()]
-    path.write_text(page(rows, sorted(real, key=lambda row: row.technique), figures(), surroundings), encoding="utf-8")
+    path.write_text(page(rows, _real(), figures(), surroundings), encoding="utf-8")
+
+
+def _real() -> list[Row]:
+    return sorted((Row.of([result]) for result in _kept("smollm2").values()), key=lambda row: row.technique)
+
+
+def _known(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return what `profiler.compression.published` reads."""
+    return {row.technique: {"loss_gain": round(row.loss_gain.mean, 6), "time_ratio": round(row.time.mean, 3)} for row in rows}
 
 
 if __name__ == "__main__":

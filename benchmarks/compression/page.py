@@ -27,8 +27,7 @@ def page(rows: Sequence[Row], real: Sequence[Row], figures: Sequence[Figure], su
     """
     parts = [
         "# What compression gives: the lab, measured",
-        f"Made by `{COMMAND} --markdown docs/compression-results.md`; never written by hand. "
-        "[How to read it and measure your own](how-to/compress-a-model.md).",
+        f"Made by `{COMMAND} --publish`; never written by hand. [How to read it and measure your own](how-to/compress-a-model.md).",
         "Measured on " + ", ".join(f"{name} {value}" for name, value in surroundings.items()) + ".",
         _ABOUT.format(num=max(row.num_seeds for row in rows)),
         "## What the tables say",
@@ -53,7 +52,8 @@ which is more than this model has: they show packed copies, no savings. Models t
 _REAL = """## On a real model
 
 SmolLM2-135M, whose weights a package carries in four bits each: expanded to float32 they were rounded once, which is why a coder makes so
-much of them. Loss in nats per token on 2,048 tokens of the same text, and per byte of that text, as the losses above are. The output layer shares the embedding's weight, and what quantizes it parts the two."""
+much of them. Loss in nats per token on 2,048 tokens of the same text, and per byte of that text, as the losses above are. The output layer
+shares the embedding's weight, and what quantizes it parts the two."""
 
 _REAL_HEADS = (
     "technique",

@@ -16,6 +16,7 @@ from profiler.figures.experiments import GOALS, candidates_table, tried_table
 from profiler.units import format_bytes
 
 _SHOWN = 5
+_KNOWN = "Bytes are by formula until they are measured. Loss and time are of the model that is named: this one or the lab's Llama."
 _DEFAULT_RATIO, _DEFAULT_GAIN = "0.3", "0.05"
 
 
@@ -78,7 +79,7 @@ def _number(label: str, text: str) -> float:
 
 def _candidates(ranked: list[Candidate]) -> None:
     num_meeting = sum(one.meets for one in ranked)
-    st.caption(f"{num_meeting} of {len(ranked)} meet the target as far as is known. Expectations are formulas and published trials.")
+    st.caption(f"{num_meeting} of {len(ranked)} meet the target as far as is known. {_KNOWN}")
     components.table(candidates_table(ranked), key="compress_candidates", alt="Candidates, those that meet the target first")
 
 

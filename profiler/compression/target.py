@@ -1,8 +1,9 @@
 """A target -> the experiments worth trying, ranked by what is known, and of those measured the best that meets it. Loads no torch.
 
 The guided run: state the target, see the candidates, measure them in their order, adjust, end with what was tried and the best of it.
-What is known of an experiment is its result on this model; before there is one, what is expected comes from the formulas of the techniques
-and from where this model has its parameters. Results of other models are not carried over.
+What is known of an experiment is its result on this model. Before there is one its bytes are expected by the formulas of the techniques and
+by where this model has its parameters, and its loss and time are those that were published: of this model, else of the lab's Llama. A
+candidate says which; a number of another model is never shown without its name.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from profiler.compression import lab
+from profiler.compression import lab, published
 from profiler.compression.experiment import Experiment
+from profiler.compression.published import Published
 from profiler.compression.result import Result
 from profiler.errors import SpecError
+from profiler.spec import Toggle
+
+_LLAMA = "lab"
+"""The model of the lab whose losses stand in where a model's own are not known."""
 
 STEPS = (
     "State the target: bytes in memory or on disk, time, and the loss that may be given up.",
@@ -91,16 +97,24 @@ class Reach(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What a candidate does to the parameters that it reaches, by formulas and published trials."""
+    """What a candidate makes of the parameters that it reaches, by formulas; what it loses is not theirs to say."""
 
     stages: tuple[str, ...]
     reach: Reach
     memory: float
     """Held bytes of what it reaches, as a share of float32."""
     disk: float
-    loss_gain: float
-    """Nats, on a small language model: a larger one may lose more."""
-    time: float
+    model: str | None = None
+    """The only model that it is for, whose widths or depth these shares follow; None: any."""
+
+
+class Known(StrEnum):
+    """Of which model a candidate's loss and time are."""
+
+    MEASURED = "measured on this model"
+    PUBLISHED = "published of this model"
+    LLAMA = "measured on the lab's Llama"
+    NOTHING = "not measured"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,70 +123,48 @@ class Candidate:
 
     experiment: Experiment
     ratio: float
-    """Of the target's bytes that are expected."""
-    loss_gain: float
-    time_ratio: float
-    measured: bool
-    """The expectation is a result of this very experiment."""
+    """Of the target's bytes: measured, or expected of this model by formula."""
+    loss_gain: float | None
+    """Nats per unit of the model that `known` names; None where no model's is known."""
+    time_ratio: float | None
+    known: Known
     meets: bool
+    """As far as is known."""
     reason: str
-    """One sentence."""
+    """One or two sentences."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether all of it is a result of this very experiment."""
+        return self.known is Known.MEASURED
 
 
-_KNOWN: tuple[Expectation, ...] = (
-    Expectation(stages=("bfloat16",), reach=Reach.ALL, memory=0.5, disk=0.5, loss_gain=0.0005, time=0.6),
-    Expectation(stages=("int8-weight-only",), reach=Reach.LINEAR, memory=0.26, disk=0.27, loss_gain=0.001, time=1.05),
-    Expectation(stages=("int8-dynamic",), reach=Reach.LINEAR, memory=0.26, disk=0.27, loss_gain=0.002, time=1.0),
-    Expectation(stages=("float8-weight-only",), reach=Reach.LINEAR, memory=0.26, disk=0.27, loss_gain=0.001, time=1.1),
-    Expectation(stages=("int4-weight-only",), reach=Reach.LINEAR, memory=0.141, disk=0.147, loss_gain=0.01, time=1.0),
-    Expectation(stages=("packed-int:bits=4",), reach=Reach.LINEAR, memory=0.156, disk=0.165, loss_gain=0.005, time=1.1),
-    Expectation(stages=("nf4",), reach=Reach.LINEAR, memory=0.174, disk=0.18, loss_gain=0.002, time=1.2),
-    Expectation(stages=("packed-int:bits=2,group=32",), reach=Reach.LINEAR, memory=0.125, disk=0.132, loss_gain=0.08, time=1.1),
-    Expectation(stages=("packed-int:bits=1,group=32",), reach=Reach.LINEAR, memory=0.094, disk=0.1, loss_gain=0.54, time=1.1),
-    Expectation(stages=("dynamic-int8",), reach=Reach.LINEAR_AND_RECURRENT, memory=0.26, disk=0.27, loss_gain=0.01, time=0.5),
-    Expectation(
-        stages=("prune-structured:amount=0.25", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.83, disk=0.83, loss_gain=0.03, time=0.88
-    ),
-    Expectation(
-        stages=("prune-structured:amount=0.25", "fine-tune", "int8-weight-only"),
-        reach=Reach.LINEAR,
-        memory=0.22,
-        disk=0.23,
-        loss_gain=0.03,
-        time=0.95,
-    ),
-    Expectation(stages=("low-rank:rank=48", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.58, disk=0.58, loss_gain=0.05, time=0.73),
-    Expectation(stages=("layer-drop", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.77, disk=0.77, loss_gain=0.1, time=0.72),
-    Expectation(
-        stages=("prune-global:amount=0.5", "fine-tune", "store-bitmask"),
-        reach=Reach.INNER_LINEAR,
-        memory=0.53,
-        disk=0.53,
-        loss_gain=0.01,
-        time=1.6,
-    ),
-    Expectation(
-        stages=("prune-global:amount=0.7", "fine-tune", "store-bitmask"),
-        reach=Reach.INNER_LINEAR,
-        memory=0.33,
-        disk=0.33,
-        loss_gain=0.09,
-        time=1.6,
-    ),
-    Expectation(stages=("ans",), reach=Reach.ALL, memory=1.0, disk=0.835, loss_gain=0.0, time=1.0),
-    Expectation(stages=("bfloat16", "ans"), reach=Reach.ALL, memory=0.5, disk=0.34, loss_gain=0.0005, time=0.6),
-    Expectation(stages=("int8-weight-only", "ans"), reach=Reach.LINEAR, memory=0.26, disk=0.22, loss_gain=0.001, time=1.05),
-    Expectation(stages=("k-means:bits=5", "ans"), reach=Reach.INNER, memory=1.0, disk=0.126, loss_gain=0.001, time=1.0),
-    Expectation(stages=("k-means:bits=4", "ans"), reach=Reach.INNER, memory=1.0, disk=0.1, loss_gain=0.01, time=1.0),
-    Expectation(stages=("k-means:bits=3", "ans"), reach=Reach.INNER, memory=1.0, disk=0.083, loss_gain=0.026, time=1.0),
-    Expectation(
-        stages=("prune-global:amount=0.7", "fine-tune", "k-means:bits=5", "ans"),
-        reach=Reach.INNER,
-        memory=1.0,
-        disk=0.067,
-        loss_gain=0.09,
-        time=1.0,
-    ),
+_PRUNED = ("prune-global:amount=0.7", "fine-tune")
+_WORTH_TRYING: tuple[Expectation, ...] = (
+    Expectation(stages=("bfloat16",), reach=Reach.ALL, memory=0.5, disk=0.5),
+    Expectation(stages=("int8-weight-only",), reach=Reach.LINEAR, memory=0.26, disk=0.27),
+    Expectation(stages=("int8-dynamic",), reach=Reach.LINEAR, memory=0.26, disk=0.27),
+    Expectation(stages=("float8-weight-only",), reach=Reach.LINEAR, memory=0.26, disk=0.27),
+    Expectation(stages=("int4-weight-only",), reach=Reach.LINEAR, memory=0.141, disk=0.147),
+    Expectation(stages=("packed-int:bits=4",), reach=Reach.LINEAR, memory=0.156, disk=0.165),
+    Expectation(stages=("nf4",), reach=Reach.LINEAR, memory=0.174, disk=0.18),
+    Expectation(stages=("packed-int:bits=2,group=32",), reach=Reach.LINEAR, memory=0.125, disk=0.132),
+    Expectation(stages=("packed-int:bits=1,group=32",), reach=Reach.LINEAR, memory=0.094, disk=0.1),
+    Expectation(stages=("dynamic-int8",), reach=Reach.LINEAR_AND_RECURRENT, memory=0.26, disk=0.27),
+    Expectation(stages=("prune-structured:amount=0.5", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.654, disk=0.654),
+    Expectation(stages=("prune-structured:amount=0.25", "fine-tune", "int8-weight-only"), reach=Reach.LINEAR, memory=0.22, disk=0.23),
+    Expectation(stages=("low-rank:rank=32", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.385, disk=0.385, model="lab"),
+    Expectation(stages=("layer-drop", "fine-tune"), reach=Reach.INNER_LINEAR, memory=0.75, disk=0.75, model="lab"),
+    Expectation(stages=("prune-global:amount=0.5", "fine-tune", "store-bitmask"), reach=Reach.INNER_LINEAR, memory=0.53, disk=0.53),
+    Expectation(stages=(*_PRUNED, "store-bitmask"), reach=Reach.INNER_LINEAR, memory=0.33, disk=0.33),
+    Expectation(stages=("prune-blocks:amount=0.7", "fine-tune", "store-bsr"), reach=Reach.INNER_LINEAR, memory=0.34, disk=0.34),
+    Expectation(stages=("ans",), reach=Reach.ALL, memory=1.0, disk=0.835),
+    Expectation(stages=("bfloat16", "ans"), reach=Reach.ALL, memory=0.5, disk=0.34),
+    Expectation(stages=("int8-weight-only", "ans"), reach=Reach.LINEAR, memory=0.26, disk=0.22),
+    Expectation(stages=("k-means:bits=5", "ans"), reach=Reach.INNER, memory=1.0, disk=0.126),
+    Expectation(stages=("k-means:bits=4", "ans"), reach=Reach.INNER, memory=1.0, disk=0.1),
+    Expectation(stages=("k-means:bits=3", "ans"), reach=Reach.INNER, memory=1.0, disk=0.083),
+    Expectation(stages=(*_PRUNED, "k-means:bits=5", "ans"), reach=Reach.INNER, memory=1.0, disk=0.067),
 )
 
 
@@ -182,10 +174,14 @@ def candidates(model: str, target: Target, results: Iterable[Result] = ()) -> li
     Args:
         model: a name of the lab's models.
         target: what it must be.
-        results: what was measured before; of this model they replace what is expected, and what was tried beyond the list joins it.
+        results: what was measured before, newest first; of this model they replace what is expected, and what was tried beyond the list
+            joins it.
     """
-    measured = {result.experiment.stages: result for result in results if result.experiment.model == model and result.experiment.stages}
-    known = {Experiment(model=model, stages=Experiment.of(model, item.stages).stages): item for item in _KNOWN}
+    measured: dict[tuple[Toggle, ...], Result] = {}
+    for result in results:
+        if result.experiment.model == model and result.experiment.stages:
+            measured.setdefault(result.experiment.stages, result)
+    known = {Experiment.of(model, item.stages): item for item in _WORTH_TRYING if item.model in (None, model)}
     rows = [_expected(experiment, item, target) for experiment, item in known.items() if experiment.stages not in measured]
     rows += [_found(result, target) for result in measured.values()]
     return sorted(rows, key=lambda row: (not row.meets, row.loss_gain if row.meets else row.ratio, row.ratio))
@@ -249,18 +245,40 @@ def loss_gain(result: Result) -> float:
 
 def _expected(experiment: Experiment, item: Expectation, target: Target) -> Candidate:
     ratio = expected_ratio(lab.find(experiment.model).shape, item.reach, item.memory if target.goal is Goal.MEMORY else item.disk)
-    slow = target.time_ratio is not None and item.time > target.time_ratio
-    meets = ratio <= target.ratio and item.loss_gain <= target.loss_gain and not slow
-    where = "in memory" if target.goal is Goal.MEMORY else "on disk"
+    known, row = _published(experiment)
+    loss, time = (row.loss_gain, row.time_ratio) if row else (None, None)
+    small = ratio <= target.ratio and loss is not None and loss <= target.loss_gain
+    fast = target.time_ratio is None or (time is not None and time <= target.time_ratio)
     return Candidate(
         experiment=experiment,
         ratio=ratio,
-        loss_gain=item.loss_gain,
-        time_ratio=item.time,
-        measured=False,
-        meets=meets,
-        reason=f"Expected {where}: about {ratio:.2f} of the bytes, loss about {item.loss_gain:+.3f}; a larger model may lose more.",
+        loss_gain=loss,
+        time_ratio=time,
+        known=known,
+        meets=small and fast,
+        reason=_expectation(experiment.model, target.goal, ratio, known, row),
     )
+
+
+def _published(experiment: Experiment) -> tuple[Known, Published | None]:
+    """Return what was published of an experiment on its own model, else on the lab's Llama, and which of them it is."""
+    for known, model in ((Known.PUBLISHED, experiment.model), (Known.LLAMA, _LLAMA)):
+        row = published.find(model, experiment.stages)
+        if row is not None:
+            return (Known.LLAMA if model == _LLAMA else known), row
+    return Known.NOTHING, None
+
+
+def _expectation(model: str, goal: Goal, ratio: float, known: Known, row: Published | None) -> str:
+    """Return what is expected of a model, and of which model each part is known."""
+    where = "in memory" if goal is Goal.MEMORY else "on disk"
+    told = f"About {ratio:.2f} of the bytes {where}, by formula."
+    if row is None:
+        return f"{told} Its loss was not measured on any model."
+    unit = " nats per byte" if known is Known.LLAMA else ""
+    time = f", time {row.time_ratio:.2f}" if row.time_ratio is not None else ""
+    careful = "; this model may lose more" if known is Known.LLAMA and model != _LLAMA else ""
+    return f"{told} Loss {row.loss_gain:+.4f}{unit}{time}: {known}{careful}."
 
 
 def _found(result: Result, target: Target) -> Candidate:
@@ -271,7 +289,7 @@ def _found(result: Result, target: Target) -> Candidate:
         ratio=ratio,
         loss_gain=loss_gain(result),
         time_ratio=result.seconds / result.baseline_seconds,
-        measured=True,
+        known=Known.MEASURED,
         meets=not missed,
         reason=f"Measured: misses the target ({'; '.join(missed)})."
         if missed

@@ -104,7 +104,7 @@ def stages_table(result: Result) -> pd.DataFrame:
 
 
 def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
-    """Return one row a candidate: meets, technique, bytes_share of the baseline's, loss_gain, time_share, known, why."""
+    """Return one row a candidate: meets, technique, bytes_share of the baseline's, loss_gain, time_share, loss_and_time (of which), why."""
     rows = [
         {
             "meets": "yes" if one.meets else "no",
@@ -112,7 +112,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> pd.DataFrame:
             "bytes_share": one.ratio,
             "loss_gain": one.loss_gain,
             "time_share": one.time_ratio,
-            "known": "measured" if one.measured else "expected",
+            "loss_and_time": one.known.value,
             "why": one.reason,
         }
         for one in candidates

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler.compression.products import ProductTime
@@ -130,10 +130,14 @@ def test_what_was_tried_says_what_of_the_target_it_misses() -> None:
 
     assert table["meets"].to_dict() == {"zstd": "no", "nf4": "yes"}
     assert table["misses"]["zstd"] == "bytes 0.900, above 0.500"
-    assert set(candidates_table(candidates("lab", target))["known"]) == {"expected"}
+    untried = candidates_table(candidates("smollm2", target)).set_index("technique")["loss_and_time"]
+    assert (untried["packed-int"], untried["nf4"]) == ("published of this model", "measured on the lab's Llama")
+    tried = candidates_table(candidates("smollm2", target, [result("nf4", model="smollm2")])).set_index("technique")["loss_and_time"]
+    assert tried["nf4"] == "measured on this model"
 
 
 @given(rows=st.integers(1, 300), columns=st.integers(1, 300), itemsize=st.sampled_from([1, 2, 4]))
+@settings(deadline=None)
 def test_each_line_crosses_dense_where_its_break_even_is(rows: int, columns: int, itemsize: int) -> None:
     figure = break_even_figure([], rows=rows, columns=columns, itemsize=itemsize)
     for format_ in FORMATS.values():
