@@ -1,6 +1,6 @@
 """A `Job` -> a script for TRL's SFTTrainer: its ModelConfig and SFTConfig, which are what `trl sft` reads, written out.
 
-Fields and what they default to are TRL 1.6's; what it does otherwise than the Trainer is read from its sft_trainer.py.
+Fields are TRL 1.6's. What it does otherwise than the Trainer is read from sft_trainer.py of its versions 1.x, and was not run here.
 """
 
 from __future__ import annotations
