@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from profiler.storage import RunStore
+from profiler.units import exact_bytes
 from tests.cli.conftest import Run
 from tests.conftest import ROOT
 
@@ -69,6 +73,30 @@ def test_the_host_has_a_budget_of_its_own_beside_a_simulated_gpu(run: Run, home:
     assert "a CPU has one memory. Name a GPU with --gpu, or use --budget." in refused.err
 
 
+def test_the_report_has_the_numbers_of_the_comparison(run: Run, home: Path, tmp_path: Path) -> None:
+    data: Any = run(*TINY, "--gpu", "rtx-4090", "--json").json
+    stored = {entry.path: entry.path.stat().st_mtime_ns for entry in RunStore(home).list()}
+    report = tmp_path / "report.html"
+
+    reported = run(*TINY, "--gpu", "rtx-4090", "--json", "--report", report)
+
+    assert reported.code == 0, reported.err
+    assert {entry.path: entry.path.stat().st_mtime_ns for entry in RunStore(home).list()} == stored  # nothing was run twice
+    page = report.read_text(encoding="utf-8")
+    embedded = re.search('<pre id="data">(.*?)</pre>', page, re.DOTALL)
+    assert embedded
+    assert json.loads(html.unescape(embedded[1])) == data == reported.json
+
+    peaks = {" + ".join(row["toggles"]) or "baseline": row["peak_allocated_bytes"] for row in data["runs"]}
+    rows = [re.findall("<td[^>]*>(.*?)</td>", line) for line in section(page, "All runs").splitlines()]
+    assert {row[0]: row[2] for row in rows if row} == {name: exact_bytes(num_bytes) for name, num_bytes in peaks.items()}
+
+    steps = re.findall('title="([a-z0-9-]+): ([0-9,]+) B (saved|cost)"', section(page, "What each saved, in this order"))
+    saved = [(name, int(num_bytes.replace(",", "")) * (1 if kind == "saved" else -1)) for name, num_bytes, kind in steps]
+    assert saved == [(step["toggle"], step["saved_bytes"]) for step in data["waterfall"]]
+    assert sum(num_bytes for _, num_bytes in saved) == peaks["baseline"] - peaks["bfloat16 + checkpointing"]
+
+
 def test_a_sweep_is_judged_run_by_run_and_says_what_it_left_out(run: Run, home: Path) -> None:
     sweep = ("compare", "--model", "tiny-llama", "--batch", "1", "--seq", "8", "--gpu", "rtx-4090", "--sweep", "activations")
     rows = run(*sweep, "--json").json["runs"]
@@ -101,6 +129,11 @@ def test_a_measured_comparison_has_times_and_losses(run: Run, home: Path) -> Non
         assert row["loss_tolerance"] >= 0
     assert baseline["loss"] == pytest.approx(together["loss"], abs=0.5)
     assert baseline["loss"] != together["loss"]
+
+
+def section(page: str, heading: str) -> str:
+    """Return what stands in a report between a heading and the next."""
+    return page.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
 
 
 @pytest.mark.parametrize(
