@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from profiler.compression import lab
 from profiler.compression.base import Kind
+from profiler.compression.expectations import Reach, expected_ratio
 from profiler.compression.experiment import Experiment
 from profiler.compression.promises import PROMISES, Evidence, Promise, Verdict, int8_share
 from profiler.compression.registry import PIPELINES, TECHNIQUES
 from profiler.compression.result import Result, ResultStore
 from profiler.compression.sparse_formats import FORMATS, Matrix, break_even
-from profiler.compression.target import Goal, Known, Reach, Target, best, candidates, expected_ratio, pareto
+from profiler.compression.target import Goal, Known, Target, best, candidates, pareto
 from profiler.compression.training_facts import OptimizerState, StepTime, TrainingFacts
 from profiler.errors import FormatError, SpecError
 from tests.compression.results import result

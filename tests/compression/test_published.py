@@ -82,6 +82,16 @@ def test_what_the_store_has_of_this_model_comes_before_what_was_published_and_th
 
 
 @pytest.mark.usefixtures("rows")
+def test_what_is_known_of_this_model_comes_before_what_only_another_lost_less_of() -> None:
+    loose = Target(goal=Goal.MEMORY, ratio=0.9, loss_gain=10.0)
+
+    meeting = [row for row in candidates("smollm2", loose, [result("nf4", model="smollm2", loss=1.9)]) if row.meets]
+
+    assert [(row.experiment.technique, row.borrowed) for row in meeting[:3]] == [("nf4", False), ("packed-int", False), ("bfloat16", True)]
+    assert not any(row.borrowed for row in candidates("lab", loose))
+
+
+@pytest.mark.usefixtures("rows")
 def test_coders_keep_loss_and_time_and_sparse_storage_the_loss_alone() -> None:
     assert found("bfloat16", "ans") == Published(loss_gain=0.0003, time_ratio=0.6)
     assert found("k-means", "ans") == found("k-means") == Published(loss_gain=0.003, time_ratio=1.05)
