@@ -108,7 +108,15 @@ def _real() -> list[Row]:
 
 def _known(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Return what `profiler.compression.published` reads."""
-    return {row.technique: {"loss_gain": round(row.loss_gain.mean, 6), "time_ratio": round(row.time.mean, 3)} for row in rows}
+    return {
+        row.technique: {
+            "loss_gain": round(row.loss_gain.mean, 6),
+            "time_ratio": round(row.time.mean, 3),
+            "held_share": round(row.held, 6),
+            "file_share": round(row.file, 6),
+        }
+        for row in rows
+    }
 
 
 if __name__ == "__main__":

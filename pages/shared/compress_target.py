@@ -16,7 +16,7 @@ from profiler.figures.experiments import GOALS, candidates_table, tried_table
 from profiler.units import format_bytes
 
 _SHOWN = 5
-_KNOWN = "Bytes are by formula until they are measured. Loss and time are of the model that is named: this one or the lab's Llama."
+_KNOWN = "The last column says from where, and of which model, a loss and a time are."
 _DEFAULT_RATIO, _DEFAULT_GAIN = "0.3", "0.05"
 
 

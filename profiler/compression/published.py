@@ -1,4 +1,4 @@
-"""What the benchmark published: of an experiment on a model of the lab, its loss and time beside the untouched model's. Loads no torch.
+"""What the benchmark published: of an experiment on a model of the lab, bytes, loss and time beside the untouched model's. Loads no torch.
 
 `python -m benchmarks.compression --publish` writes it together with the page of results, from the same rows.
 """
@@ -28,6 +28,9 @@ class Published:
     """Nats per unit more than the untouched model's."""
     time_ratio: float | None
     """Of the untouched model's forward pass; None where this form of the same weights was not timed."""
+    held_share: float | None = None
+    """Share of the untouched model's; None where this form of the same weights was not counted."""
+    file_share: float | None = None
 
 
 def find(model: str, stages: Stages) -> Published | None:
@@ -37,20 +40,21 @@ def find(model: str, stages: Stages) -> Published | None:
     which takes another time.
     """
     rows = _rows(model)
-    coded = _without(stages, Kind.CODING)
-    found = rows.get(stages) or rows.get(coded)
-    if found is not None:
-        return found
-    dense = rows.get(_without(coded, Kind.SPARSE_STORAGE))
-    return None if dense is None else replace(dense, time_ratio=None)
+    if stages in rows:
+        return rows[stages]
+    uncoded = _without(stages, Kind.CODING)
+    alike = {_without(known, Kind.CODING): row for known, row in reversed(list(rows.items()))}
+    if uncoded in alike:
+        return replace(alike[uncoded], held_share=None, file_share=None)
+    dense = alike.get(_without(uncoded, Kind.SPARSE_STORAGE))
+    return None if dense is None else Published(loss_gain=dense.loss_gain, time_ratio=None)
 
 
 @cache
 def _rows(model: str) -> Mapping[Stages, Published]:
-    """Return what was published of a model by the techniques, and by those of them that decide its weights."""
+    """Return what was published of a model, by the techniques."""
     texts = json.loads(PATH.read_text(encoding="utf-8")).get(model, {})
-    rows = {Experiment.of(model, tuple(text.split(" + "))).stages: Published(**row) for text, row in texts.items()}
-    return {_without(stages, Kind.CODING): row for stages, row in reversed(rows.items())} | rows
+    return {Experiment.of(model, tuple(text.split(" + "))).stages: Published(**row) for text, row in texts.items()}
 
 
 def _without(stages: Stages, kind: Kind) -> Stages:

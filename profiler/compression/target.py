@@ -1,8 +1,8 @@
 """A target -> the experiments worth trying, ranked by what is known, and of those measured the best that meets it. Loads no torch.
 
 The guided run: state the target, see the candidates, measure them in their order, adjust, end with what was tried and the best of it.
-What is known of an experiment is its result on this model. Before there is one its bytes are expected by the formulas of the techniques and
-by where this model has its parameters, and its loss and time are those that were published: of this model, else of the lab's Llama. A
+What is known of an experiment is its result on this model. Before there is one it is what was published of this model. Else its bytes are
+expected by the formulas of the techniques and by where this model has its parameters, its loss and time are those of the lab's Llama. A
 candidate says which; a number of another model is never shown without its name.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from profiler.compression import lab, published
+from profiler.compression.base import Kind
 from profiler.compression.expectations import WORTH_TRYING, Expectation, expected_ratio
 from profiler.compression.experiment import Experiment
 from profiler.compression.published import Published
@@ -38,6 +39,9 @@ class Goal(StrEnum):
 
     MEMORY = "held_bytes"
     DISK = "file_bytes"
+
+
+_WHERE = {Goal.MEMORY: "in memory", Goal.DISK: "on disk"}
 
 
 class Worth(StrEnum):
@@ -101,7 +105,7 @@ class Candidate:
 
     experiment: Experiment
     ratio: float
-    """Of the target's bytes: measured, or expected of this model by formula."""
+    """Of the target's bytes: measured, published, or expected of this model by formula."""
     loss_gain: float | None
     """Nats per unit of the model that `known` names; None where no model's is known."""
     time_ratio: float | None
@@ -181,8 +185,8 @@ def loss_gain(result: Result) -> float:
 
 
 def _expected(experiment: Experiment, item: Expectation, target: Target) -> Candidate:
-    ratio = expected_ratio(lab.find(experiment.model).shape, item.reach, item.memory if target.goal is Goal.MEMORY else item.disk)
     known, row = _published(experiment)
+    ratio, source = _expected_bytes(experiment, item, target.goal)
     loss, time = (row.loss_gain, row.time_ratio) if row else (None, None)
     small = ratio <= target.ratio and loss is not None and loss <= target.loss_gain
     fast = target.time_ratio is None or (time is not None and time <= target.time_ratio)
@@ -193,7 +197,7 @@ def _expected(experiment: Experiment, item: Expectation, target: Target) -> Cand
         time_ratio=time,
         known=known,
         meets=small and fast,
-        reason=_expectation(experiment.model, target.goal, ratio, known, row),
+        reason=f"About {ratio:.2f} of the bytes {_WHERE[target.goal]}, {source}. {_expected_loss(experiment.model, known, row)}",
     )
 
 
@@ -206,16 +210,25 @@ def _published(experiment: Experiment) -> tuple[Known, Published | None]:
     return Known.NOTHING, None
 
 
-def _expectation(model: str, goal: Goal, ratio: float, known: Known, row: Published | None) -> str:
-    """Return what is expected of a model, and of which model each part is known."""
-    where = "in memory" if goal is Goal.MEMORY else "on disk"
-    told = f"About {ratio:.2f} of the bytes {where}, by formula."
+def _expected_bytes(experiment: Experiment, item: Expectation, goal: Goal) -> tuple[float, str]:
+    """Return the share of the bytes that is expected of a model, and where it is from."""
+    row = published.find(experiment.model, experiment.stages)
+    counted = None if row is None else row.held_share if goal is Goal.MEMORY else row.file_share
+    if counted is not None:
+        return counted, "as published of this model"
+    ratio = expected_ratio(lab.find(experiment.model).shape, item.reach, item.memory if goal is Goal.MEMORY else item.disk)
+    is_coded = goal is Goal.DISK and any(one.kind is Kind.CODING for one in experiment.techniques)
+    return ratio, "if its weights are coded as well as the lab's Llama's" if is_coded else "by formula"
+
+
+def _expected_loss(model: str, known: Known, row: Published | None) -> str:
+    """Return what is known of a loss and a time, and of which model."""
     if row is None:
-        return f"{told} Its loss was not measured on any model."
+        return "Its loss was not measured on any model."
     unit = " nats per byte" if known is Known.LLAMA else ""
     time = f", time {row.time_ratio:.2f}" if row.time_ratio is not None else ""
     careful = "; this model may lose more" if known is Known.LLAMA and model != _LLAMA else ""
-    return f"{told} Loss {row.loss_gain:+.4f}{unit}{time}: {known}{careful}."
+    return f"Loss {row.loss_gain:+.4f}{unit}{time}: {known}{careful}."
 
 
 def _found(result: Result, target: Target) -> Candidate:

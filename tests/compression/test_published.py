@@ -28,7 +28,7 @@ ROWS = {
         "prune-global + fine-tune": {"loss_gain": 0.006, "time_ratio": 0.9},
         "k-means + huffman": {"loss_gain": 0.003, "time_ratio": 1.05},
     },
-    "smollm2": {"packed-int": {"loss_gain": 0.6, "time_ratio": 1.2}},
+    "smollm2": {"packed-int": {"loss_gain": 0.6, "time_ratio": 1.2, "held_share": 0.41, "file_share": 0.43}},
 }
 
 
@@ -59,8 +59,9 @@ def test_loss_and_time_come_from_this_model_where_it_was_published_and_else_from
     )
 
     assert (own.known, own.loss_gain, own.time_ratio, own.meets) == (Known.PUBLISHED, 0.6, 1.2, False)
-    assert own.reason == "About 0.37 of the bytes in memory, by formula. Loss +0.6000, time 1.20: published of this model."
+    assert own.reason == "About 0.41 of the bytes in memory, as published of this model. Loss +0.6000, time 1.20: published of this model."
     assert (borrowed.known, borrowed.loss_gain, borrowed.time_ratio) == (Known.LLAMA, 0.0003, 0.6)
+    assert borrowed.reason.startswith("About 0.50 of the bytes in memory, by formula. ")
     assert borrowed.reason.endswith("Loss +0.0003 nats per byte, time 0.60: measured on the lab's Llama; this model may lose more.")
     assert (lab.known, lab.loss_gain) == (Known.LLAMA, 0.0003)
     assert lab.reason.endswith("measured on the lab's Llama.")
@@ -103,6 +104,17 @@ def test_coders_keep_loss_and_time_and_sparse_storage_the_loss_alone() -> None:
 
 
 @pytest.mark.usefixtures("rows")
+def test_bytes_are_those_published_of_this_very_experiment_and_what_a_coder_makes_of_other_weights_is_said_to_be_of_those() -> None:
+    on_disk = replace(SMALL, goal=Goal.DISK)
+
+    assert known("smollm2", "packed-int", target=on_disk).ratio == 0.43
+    assert found("packed-int", "ans", model="smollm2") == Published(loss_gain=0.6, time_ratio=1.2)
+    coded, plain = (known("smollm2", *stages, target=on_disk) for stages in (("ans",), ("bfloat16",)))
+    assert coded.reason.startswith("About 0.83 of the bytes on disk, if its weights are coded as well as the lab's Llama's. Loss")
+    assert plain.reason.startswith("About 0.50 of the bytes on disk, by formula.")
+
+
+@pytest.mark.usefixtures("rows")
 def test_a_candidate_of_which_a_time_or_loss_is_not_known_does_not_meet_a_target_that_asks_for_it() -> None:
     stages = ("prune-global:amount=0.5", "fine-tune", "store-bitmask")
     loose = Target(goal=Goal.MEMORY, ratio=0.9, loss_gain=10.0)
@@ -132,6 +144,7 @@ def test_what_was_published_is_what_the_page_of_results_says() -> None:
     assert len(data["lab"]) > 60
     for technique, row in data["lab"].items():
         assert cells[technique][5].split()[0] == f"{row['loss_gain']:+.4f}", "python -m benchmarks.compression --kept --publish writes both"
+        assert [cells[technique][2], cells[technique][3].split()[0]] == [f"{row[name]:.3f}" for name in ("held_share", "file_share")]
         assert float(cells[technique][7]) == pytest.approx(row["time_ratio"], abs=0.006)
     assert all(f"| `{technique}` |" in page.split("On a real model")[1] for technique in data["smollm2"])
 
@@ -149,8 +162,8 @@ def test_publishing_writes_the_page_and_what_is_expected_from_the_same_rows(
     assert benchmark.main(["--kept", "--publish"]) == 0
 
     assert json.loads(rows.read_text()) == {
-        "lab": {"nf4": {"loss_gain": 0.005, "time_ratio": 1.3}},
-        "smollm2": {"packed-int": {"loss_gain": 0.6, "time_ratio": 1.0}},
+        "lab": {"nf4": {"loss_gain": 0.005, "time_ratio": 1.3, "held_share": 0.5, "file_share": 0.6}},
+        "smollm2": {"packed-int": {"loss_gain": 0.6, "time_ratio": 1.0, "held_share": 0.5, "file_share": 0.6}},
     }
     assert "| `nf4` | 1 | 0.500 | 0.600 |" in (tmp_path / "page.md").read_text()
     with pytest.raises(SystemExit):
