@@ -16,18 +16,14 @@ from profiler.planner.validation import recorded_run
 from profiler.simulate.engine import simulate_job
 from profiler.spec import Job
 from profiler.storage import read_recording
-from profiler.units import KIB
 
 CPU = "cpu"
-_ALLOWED_ON_CPU = ALLOWED_BYTES | {"peak": 64 * KIB}
-"""There, scalars that autograd wraps and states of random generators are no tensors of the program: a few bytes."""
 
 
 def compare(run: Run) -> Comparison:
     """Simulate a run's job."""
     started = time.perf_counter()
-    is_cpu = run["gpu"] == CPU
-    job = replace(Job.from_json(run["job"]), device=CPU if is_cpu else gpu_of(run).name)
+    job = replace(Job.from_json(run["job"]), device=CPU if run["gpu"] == CPU else gpu_of(run).name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.headroom"
         simulate_job(job, path)
@@ -39,7 +35,7 @@ def compare(run: Run) -> Comparison:
         run,
         {name: predicted[name] for name in ALLOWED_BYTES},
         {name: measured[name] for name in ALLOWED_BYTES},
-        _ALLOWED_ON_CPU if is_cpu else ALLOWED_BYTES,
+        ALLOWED_BYTES,
         time.perf_counter() - started,
         explanation=f"Recorded with {', '.join(others)}; simulated by the installed versions' rules." if others else "",
     )

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import compare_runs, components
+from profiler.analysis.measured_only import difference_sentence
 from profiler.jobs.run import CAPTURE, SIMULATE
 from profiler.jobs.targets import CPU
 from profiler.planner.comparison import Compared, name_of
@@ -38,3 +39,8 @@ def panel(compared: Compared, engine: str) -> None:
     components.table(frame, key="agreement", alt="The peak of each run, measured and simulated", height="content")
     num_equal = int((frame["difference_bytes"] == 0).sum())
     st.caption(f"{num_equal} of {len(frame)} peaks agree to the byte.")
+    for one in both:
+        run = measured.footprints[one]
+        sentence = difference_sentence(run.peak_bytes, simulated.footprints[one].peak_bytes, run.measured_only)
+        if sentence:
+            st.caption(f"{name_of(one)}: {sentence}")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from profiler.analysis.measured_only import measured_only
 from profiler.analysis.timeline import Timeline
 from profiler.errors import SpecError
 from profiler.recording import Category, Recording
@@ -45,6 +46,8 @@ class Equality:
     peak: Pair
     categories: dict[Category, Pair]
     """At the peak."""
+    measured_only: dict[str, int]
+    """By how many bytes each mechanism that no simulation has raises the measured peak, by its name."""
 
     @property
     def largest_difference(self) -> int:
@@ -56,6 +59,7 @@ class Equality:
         """Return plain data; every pair as measured_bytes, simulated_bytes and difference_bytes."""
         return {
             "peak": _pair_json(self.peak),
+            "measured_only_bytes": self.measured_only,
             "categories_at_peak": {category.name: _pair_json(pair) for category, pair in self.categories.items()},
             "phases": [
                 {"step": phase.step, "phase": phase.phase, "end": _pair_json(phase.end), "peak": _pair_json(phase.peak)}
@@ -87,6 +91,7 @@ def compare_recordings(measured: Recording, simulated: Recording) -> Equality:
             for category in Category
             if any(category in found for found in at_peak)
         },
+        measured_only=measured_only(measured),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from profiler.analysis.blocks import Lane
 from profiler.analysis.categories import CATEGORIES
+from profiler.analysis.measured_only import measured_only
 from profiler.analysis.module_tree import of_any_layer
 from profiler.analysis.segment_rows import peak_reserved_bytes
 from profiler.analysis.timeline import Timeline
@@ -82,6 +83,8 @@ class Footprint:
     """Of the same steps run again: how far they differ is how exactly this machine repeats itself."""
     notes: Sequence[str] = ()
     """What its optimizations found, such as that one changed nothing."""
+    measured_only: Mapping[str, int] = field(default_factory=dict)
+    """By how many bytes each mechanism that no simulation has raises the peak, by its name."""
 
     @classmethod
     def of(cls, recording: Recording) -> Self:
@@ -105,6 +108,7 @@ class Footprint:
             losses=_losses(recording) if is_measured else (),
             repeated_losses=repeated.losses,
             notes=tuple(facts.get("notes", ())),
+            measured_only=measured_only(recording),
         )
 
     @property
@@ -142,6 +146,7 @@ class Footprint:
                 "operator": self.peak.operator,
             },
             "categories_at_peak": {category.name: num_bytes for category, num_bytes in self.peak.categories.items()},
+            "measured_only_bytes": dict(self.measured_only),
             "phase_peaks_bytes": {str(phase): level.num_bytes for phase, level in self.phases.items()},
             "peak_reserved_bytes": self.reserved_bytes,
             "host_peak_bytes": self.host_bytes or None,

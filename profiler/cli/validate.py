@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analysis.equality import Equality, Pair, compare_recordings
+from profiler.analysis.measured_only import difference_sentence
 from profiler.cli.command import DIFFERS, DONE, Commands, add_command, output_path, print_json, require
 from profiler.errors import SpecError, StorageError
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
@@ -92,6 +93,9 @@ def _write(path: Path, runs: list[dict[str, Any]]) -> None:
 def _print(job: Job, equality: Equality) -> None:
     print(job.title)
     print(f"  peak {format_bytes(equality.peak.measured)} ({exact_bytes(equality.peak.measured)}), simulated {_signed(equality.peak)}")
+    sentence = difference_sentence(equality.peak.measured, equality.peak.simulated, equality.measured_only)
+    if sentence:
+        print(f"    {sentence}")
     for category, pair in equality.categories.items():
         if pair.difference:
             print(f"    {category.label:<20} {_signed(pair)}")

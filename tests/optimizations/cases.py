@@ -6,31 +6,12 @@ one engine runs, goes into `ORACLES` with the test that holds its bytes to somet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from profiler.models.catalogue import facts_of
-from profiler.optimizations.activations import checkpointed_every
 from profiler.optimizations.registry import optimization
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """Blocks of one size that real code allocates and a simulation does not, because fake tensors hold no values."""
-
-    why: str
-    num_bytes: int
-    num_alive: Callable[[Job], int]
-    """How many are alive at once at most, exactly, in the measured run of a job."""
-
-
-GENERATOR_STATES = Mechanism(
-    why="the state of the CPU's generator: checkpointing keeps one for every layer, and while one is run again the present one too",
-    num_bytes=5056,
-    num_alive=lambda job: -(-facts_of(job.model).num_layers // (checkpointed_every(job) or 1)) + 1,
-)
 
 
 @dataclass(frozen=True)
@@ -40,13 +21,11 @@ class Case:
     Args:
         toggles: as users write them, the optimization among them.
         workload: fields that differ from training with a batch of 2 x 32.
-        known: what only the measured run allocates, beside the scalars that numbers are wrapped into.
     """
 
     model: str
     toggles: tuple[str, ...]
     workload: Mapping[str, Any]
-    known: tuple[Mechanism, ...] = ()
 
     @property
     def job(self) -> Job:
@@ -60,9 +39,9 @@ class Case:
         return " ".join([*self.toggles, self.model, *(f"{name}={value}" for name, value in self.workload.items())])
 
 
-def case(*toggles: str, model: str = "tiny-llama", known: tuple[Mechanism, ...] = (), **workload: Any) -> Case:
+def case(*toggles: str, model: str = "tiny-llama", **workload: Any) -> Case:
     """Return a case; the first of ``toggles`` is what it is about."""
-    return Case(model, toggles, workload, known)
+    return Case(model, toggles, workload)
 
 
 DEFAULT_OPTIONS: dict[str, str] = {"muon": "muon:rounds=1"}
@@ -71,19 +50,16 @@ DEFAULT_OPTIONS: dict[str, str] = {"muon": "muon:rounds=1"}
 
 def default_case(name: str) -> Case:
     """Return the case of an optimization by itself."""
-    return case(DEFAULT_OPTIONS.get(name, name), known=DEFAULT_KNOWN.get(name, ()))
+    return case(DEFAULT_OPTIONS.get(name, name))
 
-
-DEFAULT_KNOWN: dict[str, tuple[Mechanism, ...]] = {"checkpointing": (GENERATOR_STATES,), "selective-checkpointing": (GENERATOR_STATES,)}
-"""What only the measured run with default options allocates."""
 
 CASES: dict[str, tuple[Case, ...]] = {
     "amp": (case("amp", model="tiny-gpt2"), case("amp:dtype=float16"), case("amp", kind="decode")),
     "bfloat16": (case("bfloat16", model="tiny-bert"), case("bfloat16", kind="decode")),
-    "checkpointing": (case("checkpointing:every=2", model="tiny-gpt2", known=(GENERATOR_STATES,)),),
+    "checkpointing": (case("checkpointing:every=2", model="tiny-gpt2"),),
     "selective-checkpointing": (
-        case("selective-checkpointing:save=matmuls", model="tiny-gpt2", known=(GENERATOR_STATES,)),
-        case("selective-checkpointing:save=every-second-matmul", "bfloat16", "sgd", seq=64, known=(GENERATOR_STATES,)),
+        case("selective-checkpointing:save=matmuls", model="tiny-gpt2"),
+        case("selective-checkpointing:save=every-second-matmul", "bfloat16", "sgd", seq=64),
     ),
     "chunked-loss": (
         case("chunked-loss:chunks=3", "bfloat16", "sgd", batch=4, seq=64),
@@ -97,14 +73,14 @@ CASES: dict[str, tuple[Case, ...]] = {
     ),
     "offload-activations": (
         case("offload-activations", "sgd", batch=4, seq=64),
-        case("offload-activations:min_bytes=64", "checkpointing", model="tiny-bert", known=(GENERATOR_STATES,)),
+        case("offload-activations:min_bytes=64", "checkpointing", model="tiny-bert"),
     ),
     "offload-optimizer": (
         case("offload-optimizer:gradients=false", "micro-batches", "bfloat16"),
         case("offload-optimizer", "micro-batches", "master-weights", model="tiny-gpt2"),
     ),
     "offload-parameters": (
-        case("offload-parameters", "checkpointing", "offload-activations", "sgd", batch=4, seq=64, known=(GENERATOR_STATES,)),
+        case("offload-parameters", "checkpointing", "offload-activations", "sgd", batch=4, seq=64),
         case("offload-parameters", "lora", model="tiny-t5"),
         case("offload-parameters", "bfloat16", model="tiny-gpt2"),
     ),
@@ -175,6 +151,5 @@ ORACLES: dict[str, str] = {
 NO_OTHER_BYTES: dict[str, str] = {
     "sdpa": "what transformers chooses anyway",
     "flash": "the CPU's only fused kernel, which torch chooses anyway",
-    "adam": "AdamW scales the parameters in place and Adam adds to the gradients in place; both keep two moments",
 }
 """Of those that allocate what the run without them does, on tiny-llama and a CPU: the reason."""

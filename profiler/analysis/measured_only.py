@@ -1,0 +1,99 @@
+"""A measured recording -> the blocks that no simulation of its job has, by the mechanism that makes them.
+
+They come from the machine's libraries and not from the job: what they take is read from the recording, block by block, and nothing is
+assumed of their sizes. All else that two engines differ by has no name, and is said to have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from profiler.analysis.blocks import Blocks
+from profiler.analysis.columns import Array, read_names, read_numbers
+from profiler.analysis.timeline import Timeline
+from profiler.recording import HOST, Action, Provenance, Recording, Role
+from profiler.units import exact_bytes
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """What allocates on a machine and not in a simulation of it."""
+
+    name: str
+    """What the bytes are, as it stands after their number."""
+    finds: Callable[[Recording, Blocks], Array]
+    """Tells for every block whether it is of this kind."""
+
+
+def _packed(recording: Recording, blocks: Blocks) -> Array:
+    """Blocks that a product of matrices frees again before anything else is allocated; its result outlives it."""
+    in_product = blocks.operator.mapped(dict.fromkeys(_PRODUCTS, 1), 0) == 1
+    return np.asarray(in_product & (blocks.death_event == blocks.birth_event + 1))
+
+
+def _imported(recording: Recording, blocks: Blocks) -> Array:
+    """Blocks that were there before the run and have no role, as its model and its batches would."""
+    action = read_names(recording.events["action"])[blocks.birth_event]
+    return np.asarray((action.mapped({Action.PREEXISTING.value: 1}, 0) == 1) & (blocks.roles == int(Role.NONE)))
+
+
+_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+PACKED = Mechanism("of scratch, in which oneDNN packs the operands of a product of matrices", _packed)
+IMPORTED = Mechanism("of tensors that libraries made as they were imported", _imported)
+MECHANISMS = (PACKED, IMPORTED)
+"""In the order in which `measured_only` takes them away."""
+
+
+def without(recording: Recording, *mechanisms: Mechanism) -> Recording:
+    """Return a recording without the blocks of these mechanisms; only of CPUs are there any, and only where it was measured."""
+    if recording.metadata.provenance is not Provenance.MEASURED:
+        return recording
+    blocks = Blocks.of(recording)
+    if not (blocks.device == HOST).all():
+        return recording
+    found = np.zeros(len(blocks), bool)
+    for mechanism in mechanisms:
+        found |= mechanism.finds(recording, blocks)
+    if not found.any():
+        return recording
+    number = read_numbers(recording.events["block"], -1)
+    kept = ~np.isin(number, number[blocks.birth_event[found]])
+    return Recording(metadata=recording.metadata, events=recording.events.filter(pa.array(kept)), marks=recording.marks)
+
+
+def measured_only(recording: Recording) -> dict[str, int]:
+    """Return by how many bytes each mechanism raises the peak, by its name; those that raise it by none are left out."""
+    if without(recording, *MECHANISMS) is recording:
+        return {}
+    raised, peak_bytes = {}, Timeline.of(recording).peak_bytes
+    for index, mechanism in enumerate(MECHANISMS):
+        left_bytes = Timeline.of(without(recording, *MECHANISMS[: index + 1])).peak_bytes
+        raised[mechanism.name] = peak_bytes - left_bytes
+        peak_bytes = left_bytes
+    return {name: num_bytes for name, num_bytes in raised.items() if num_bytes}
+
+
+def difference_sentence(measured_bytes: int, simulated_bytes: int, named: Mapping[str, int]) -> str:
+    """Return by how much two peaks of one job differ, what of it has a name, and what has none; empty where nothing is to be said.
+
+    Args:
+        measured_bytes: the measured peak.
+        simulated_bytes: the simulated one.
+        named: what `measured_only` says of the measured recording.
+    """
+    difference = measured_bytes - simulated_bytes
+    unnamed = difference - sum(named.values())
+    if not difference and not unnamed:
+        return ""
+    parts = [f"{exact_bytes(num_bytes)} {name}" for name, num_bytes in named.items()]
+    if unnamed:
+        parts.append(f"{_more_or_less(unnamed)} {'has' if abs(unnamed) == 1 else 'have'} no named mechanism")
+    return f"measured is {_more_or_less(difference) if difference else 'equal'}: {'; '.join(parts)}."
+
+
+def _more_or_less(num_bytes: int) -> str:
+    return f"{exact_bytes(abs(num_bytes))} {'more' if num_bytes > 0 else 'less'}"
