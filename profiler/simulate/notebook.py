@@ -122,7 +122,11 @@ class SimulatedNotebook(Notebook):
         num_bytes = storage.nbytes()
         if num_bytes == 0:
             return  # torch asks no allocator for nothing
-        place = self.allocate(num_bytes, memory)
+        self.hold_at(self.allocate(num_bytes, memory), storage, memory)
+
+    def hold_at(self, place: Place, storage: torch.UntypedStorage, memory: Memory) -> None:
+        """Free a place that was allocated when a storage dies."""
+        key = storage._cdata
         self._live[key] = _Live(place, memory, weakref.ref(storage, lambda _: self._died(key)))
 
     def resized(self, storage: torch.UntypedStorage) -> None:

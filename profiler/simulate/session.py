@@ -36,6 +36,7 @@ from profiler.simulate.ranks import Ranks
 from profiler.simulate.refusals import refusal_of
 from profiler.simulate.surroundings import describe_simulation
 from profiler.simulate.tracker import Tracker
+from profiler.simulate.wrapped_numbers import WrappedNumbers
 from profiler.storage import SUFFIX
 from profiler.tracing.convert import Converter
 from profiler.tracing.raw import RawWindow
@@ -88,7 +89,9 @@ class Simulation(Session):
         self._device: DeviceMemory | None = None
         fakes = LeanFakeTensorMode()
         self._modes: list[AbstractContextManager[Any]] = [_collected_seldom(), patches.in_place(), fakes]
-        kernels = cpu_kernels(self._host, self._pages)
+        self._modes.append(patch.object(torch, "get_rng_state", self._generator_state))
+        numbers = WrappedNumbers(self._host, self._pages)
+        kernels = cpu_kernels(self._host, self._pages, numbers)
         if gpu is not None:
             config = AllocatorConfig.parse(allocator_settings)
             self._device = DeviceMemory(self._pages.on_segment, config)
@@ -100,7 +103,7 @@ class Simulation(Session):
             self._modes.append(patch.object(torch, "compile", compiled))
             kernels = pinned_kernels(self._pages) | kernels_for(gpu, self._device, self._pages)
         self._roofline = None if gpu is None else Roofline(gpu, assumptions)
-        self._tracker = Tracker(self._pages, fakes, self._memory_of, kernels, self._duration_ns)
+        self._tracker = Tracker(self._pages, fakes, self._memory_of, kernels, self._duration_ns, numbers.settle)
         self._modes.append(self._tracker)
         self.ranks = Ranks(self.device, self.tell, self._pages.resized)
         """Makes the program one of several processes, where it wants to be."""
@@ -187,6 +190,12 @@ class Simulation(Session):
         if self._roofline is None or cost.device != GPU_DEVICE:
             return 0  # on the CPU the clock tells the order of events and nothing else
         return round(self._roofline.duration_us(cost.flops, cost.num_bytes, str(cost.dtype).removeprefix("torch.")) * 1e3)
+
+    def _generator_state(self) -> torch.Tensor:
+        """Return the state of the host's generator, which is a tensor with values here too, once it has its place."""
+        state = torch.random.get_rng_state()
+        self._pages.hold_tensors(state, self._host)
+        return state
 
     def _memory_of(self, device: torch.device) -> Memory | None:
         if device.type == "meta":

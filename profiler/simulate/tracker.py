@@ -48,6 +48,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kernels: how to run operators whose kernel allocates more than its result; called as ``kernel(func, args, kwargs, run)``, where
             ``run()`` gives the operator's own result.
         duration_of: how long a call takes, in nanoseconds; the clock moves by it.
+        before_call: called before every operator.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory_of: Callable[[torch.device], Memory | None],
         kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]],
         duration_of: Callable[[Cost], int],
+        before_call: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notebook = notebook
@@ -64,6 +66,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._memory_of = cache(memory_of)
         self._kernels = kernels
         self._duration_of = duration_of
+        self._before_call = before_call
         self._known: dict[Key, _Known] = {}
         self._modules_by_sequence: dict[int, str | None] = {}
         self._last_sequence = 0
@@ -100,6 +103,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _watched(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operator and note what it holds, what it costs and where that was."""
+        self._before_call()
         notebook, start_ns = self._notebook, self._notebook.now_ns
         notebook.standing = self._stand(func)
         key = self._fakes.key_of(func, args, kwargs)
