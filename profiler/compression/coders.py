@@ -73,7 +73,7 @@ def _encode_huffman(symbols: Symbols) -> bytes:
     for start in range(0, len(symbols), _CHUNK):
         for rank in ranks[symbols[start : start + _CHUNK]].tolist():
             encode(rank, book)
-    words, _ = coder.get_compressed_and_bitrate()
+    words: NDArray[np.uint32] = coder.get_compressed_and_bitrate()[0]
     return _table(counts) + words.astype("<u4").tobytes()
 
 

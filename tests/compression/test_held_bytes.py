@@ -5,6 +5,7 @@ Width 64, 192 neurons, two blocks, 256 bytes. Matrices of a block: attention 4 x
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from profiler.compression.fine_tune import train
 from profiler.compression.held import held_bytes
 from profiler.compression.quality import evaluate
 from profiler.compression.registry import TECHNIQUES
@@ -138,6 +140,23 @@ def test_additions_that_are_merged_leave_the_zeros_of_pruning_so_that_a_bitmask_
     stored = subject_after("prune + lora-merge:steps=2 + store-bitmask", tmp_path)
     assert stored.extra["zero_share"] == 0.5
     assert held_bytes(stored.model) == BY_HAND["prune + store-bitmask"]
+
+
+def test_additions_to_a_pruned_model_are_trained_with_its_zeros_so_that_what_is_merged_is_what_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[float] = []
+
+    def spied(task: TinyTask, model: nn.Module, **options: Any) -> None:
+        train(task, model, **options)
+        trained.append(evaluate(partial(task.logits, model), task.held_out()).loss)
+
+    monkeypatch.setattr("profiler.compression.low_rank.train", spied)
+    pruned, merged = (subject_after(stages, tmp_path) for stages in ("prune", "prune + lora-merge:steps=3,lr=0.05"))
+
+    before, after = (evaluate(subject.logits, subject.task.held_out()).loss for subject in (pruned, merged))
+    assert trained == [pytest.approx(after, abs=1e-4)]
+    assert abs(after - before) > 0.01
 
 
 @pytest.mark.parametrize("cut", ["prune-structured", "layer-drop"])

@@ -103,7 +103,7 @@ LORA_MERGE = Technique(
     explanation=(
         "Trains a low-rank addition to each matrix with everything else frozen, then adds it in. Before the merge the model is larger by"
         " the adapters (unmerged_bytes); after it, exactly as large as before. It saves optimizer state and gradients of training, not"
-        " weights. What was pruned is made zero again in the sum; the untouched model, trained in the same way, is control_loss."
+        " weights. What was pruned is zero in the sum, while it trains too; the untouched model, trained in the same way, is control_loss."
     ),
     formula="1.00 after; + 4 x rank x (rows + columns) a matrix before",
     source="Hu et al. 2021: LoRA, arXiv:2106.09685",
