@@ -134,6 +134,11 @@ class OffloadParameters(Optimization):
             why="offload-parameters keeps gradients and optimizer state on the host, too, so offload-optimizer has nothing left to move",
         ),
         Conflict(
+            others=("adalora", "ia3"),
+            why="what the other trains belongs to no module that runs, so offload-parameters would leave it on the host",
+            on_cpu=False,
+        ),
+        Conflict(
             others=("amp",),
             why="amp keeps a cast of every weight on the GPU until its backward, so offload-parameters would save little",
             instead="Use bfloat16 as the precision",

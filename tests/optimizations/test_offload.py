@@ -15,7 +15,8 @@ from profiler.analysis.blocks import Blocks, Lane
 from profiler.analysis.summary import summarize
 from profiler.analysis.timeline import Timeline
 from profiler.capture.repeat import repeat_job
-from profiler.errors import SpecError
+from profiler.errors import SimulationUnsupported, SpecError
+from profiler.optimizations import registry
 from profiler.optimizations.host_memory import HostOptimizer, OffloadedActivations
 from profiler.optimizations.registry import setup_for, validate
 from profiler.planner.validation import measure_and_simulate
@@ -180,6 +181,20 @@ def test_a_summary_tells_the_peak_of_every_memory() -> None:
 def test_what_cannot_be_together_is_refused(toggles: tuple[str, ...], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         validate(job(*toggles))
+
+
+@pytest.mark.parametrize("method", ["adalora", "ia3"])
+def test_adapters_that_no_module_brings_are_refused_on_a_gpu_where_they_would_fail(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = job("offload-parameters", method, device=GPU)
+    with pytest.raises(SpecError, match="belongs to no module that runs"):
+        validate(wanted)
+    assert validate(job("offload-parameters", method))
+
+    monkeypatch.setattr(registry, "_check_conflicts", lambda *_: None)
+    with pytest.raises(SimulationUnsupported, match="mixes tensors of the GPU and of the host"):
+        simulate_job(wanted, tmp_path / "run.headroom")
 
 
 def test_an_optimizer_on_the_host_is_what_torch_chooses_for_a_host() -> None:
