@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from profiler.analysis.blocks import Blocks
-from profiler.analysis.columns import Array, read_names, read_numbers
+from profiler.analysis.columns import Array, read_numbers
 from profiler.analysis.timeline import Timeline
-from profiler.recording import HOST, Action, Provenance, Recording, Role
+from profiler.recording import HOST, Provenance, Recording
 from profiler.units import exact_bytes
 
 
@@ -25,26 +25,19 @@ class Mechanism:
 
     name: str
     """What the bytes are, as it stands after their number."""
-    finds: Callable[[Recording, Blocks], Array]
+    finds: Callable[[Blocks], Array]
     """Tells for every block whether it is of this kind."""
 
 
-def _packed(recording: Recording, blocks: Blocks) -> Array:
+def _packed(blocks: Blocks) -> Array:
     """Blocks that a product of matrices frees again before anything else is allocated; its result outlives it."""
     in_product = blocks.operator.mapped(dict.fromkeys(_PRODUCTS, 1), 0) == 1
     return np.asarray(in_product & (blocks.death_event == blocks.birth_event + 1))
 
 
-def _imported(recording: Recording, blocks: Blocks) -> Array:
-    """Blocks that were there before the run and have no role, as its model and its batches would."""
-    action = read_names(recording.events["action"])[blocks.birth_event]
-    return np.asarray((action.mapped({Action.PREEXISTING.value: 1}, 0) == 1) & (blocks.roles == int(Role.NONE)))
-
-
 _PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 PACKED = Mechanism("of scratch, in which oneDNN packs the operands of a product of matrices", _packed)
-IMPORTED = Mechanism("of tensors that libraries made as they were imported", _imported)
-MECHANISMS = (PACKED, IMPORTED)
+MECHANISMS = (PACKED,)
 """In the order in which `measured_only` takes them away."""
 
 
@@ -57,7 +50,7 @@ def without(recording: Recording, *mechanisms: Mechanism) -> Recording:
         return recording
     found = np.zeros(len(blocks), bool)
     for mechanism in mechanisms:
-        found |= mechanism.finds(recording, blocks)
+        found |= mechanism.finds(blocks)
     if not found.any():
         return recording
     number = read_numbers(recording.events["block"], -1)

@@ -50,7 +50,14 @@ def _record(job: Job, setup: workloads.Setup, path: Path, key: str | None, progr
     if on_gpu:
         _make_ready(torch.device(job.device))
     recorder = Recorder(
-        path, title=job.title, find_steps=False, on_gpu=on_gpu, job=job.to_json(), key=key, warmup_steps=job.workload.warmup_steps
+        path,
+        title=job.title,
+        find_steps=False,
+        on_gpu=on_gpu,
+        counts_existing=False,  # a job makes all that it uses; libraries and earlier runs of this process have tensors of their own
+        job=job.to_json(),
+        key=key,
+        warmup_steps=job.workload.warmup_steps,
     )
     setup.tell = recorder.tell
     observer = _MeasuredJob(recorder, job, progress)

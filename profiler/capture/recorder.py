@@ -44,6 +44,7 @@ class Recorder(Session):
         find_steps: begin a new step at the first forward after an optimizer's step, until `step` is called.
         saved_tensors: see `record`.
         on_gpu: whether the program runs on CUDA; by default, where there is a GPU.
+        counts_existing: whether tensors that are there before count, as those of a program that has begun do.
 
     Raises:
         CaptureUnavailable: another profiler is running.
@@ -58,6 +59,7 @@ class Recorder(Session):
         find_steps: bool = True,
         saved_tensors: bool = True,
         on_gpu: bool | None = None,
+        counts_existing: bool = True,
         **metadata: Any,
     ) -> None:
         on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
@@ -76,6 +78,7 @@ class Recorder(Session):
         self._gpu = GpuCapture(self._origin_ns, rank) if on_gpu else None
         self._find_steps = find_steps
         self._saved_tensors = saved_tensors
+        self._counts_existing = counts_existing
         self._window: Window | None = None
         self._window_began = 0.0
         self._preexisting: list[Label] = []
@@ -84,7 +87,8 @@ class Recorder(Session):
 
     def start(self, model: torch.nn.Module | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Begin: count what exists, put the hooks in place, open the first window."""
-        self._preexisting = self._count_existing()
+        gc.collect()  # what nobody holds any more is not of this run, nor is the moment that Python would find it
+        self._preexisting = self._count_existing() if self._counts_existing else []
         if self._gpu is not None:
             self._gpu.start(self._converter)
         try:
@@ -149,7 +153,6 @@ class Recorder(Session):
 
     def _count_existing(self) -> list[Label]:
         """Return every tensor that Python knows, since torch tells nothing of what was made before; their ends are watched."""
-        gc.collect()  # what nobody holds any more is not of this run, nor is the moment that Python would find it
         labels = []
         for tensor in gc.get_objects():
             if issubclass(type(tensor), torch.Tensor):

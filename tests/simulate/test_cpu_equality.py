@@ -10,7 +10,6 @@ import torch
 
 from profiler import read_recording
 from profiler.analysis.equality import compare_recordings
-from profiler.analysis.measured_only import IMPORTED, without
 from profiler.capture.engine import capture_job
 from profiler.recording import Recording
 from profiler.simulate.engine import simulate_job
@@ -76,5 +75,5 @@ def test_inference_in_mixed_precision_casts_weights_at_every_use(tmp_path: Path)
 
 def assert_equal(measured: Recording, simulated: Recording) -> None:
     """Hold every phase, the peak and its categories to the byte."""
-    equality = compare_recordings(without(measured, IMPORTED), simulated)
+    equality = compare_recordings(measured, simulated)
     assert equality.largest_difference == 0, [phase for phase in equality.phases if phase.end.difference or phase.peak.difference]
