@@ -178,3 +178,13 @@ def test_a_device_that_is_not_here_is_refused_before_anything_is_written(tmp_pat
     with pytest.raises((CaptureUnavailable, SpecError)):
         capture_job(wanted, tmp_path / "nowhere.headroom")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_there_before_a_job_is_no_part_of_it(tmp_path: Path) -> None:
+    wanted = job("tiny-lstm", WorkloadKind.PREFILL, batch=1, seq=8)
+    alone = capture(tmp_path / "alone.headroom", wanted)
+    held = torch.ones(1_000_003)
+    beside = capture(tmp_path / "beside.headroom", wanted)
+
+    assert held.nbytes not in beside.events["requested_bytes"].to_pylist()
+    assert Timeline.of(beside).peak_bytes == Timeline.of(alone).peak_bytes
