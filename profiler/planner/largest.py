@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -196,13 +197,12 @@ class _Search:
         if all(probe.fits for probe in self._probes):
             guess = max(guess or self._low * 4, self._low + max(self._low // 4, 1))
         elif guess is None or not self._is_halving():
-            guess = (self._low + self._high) // 2
+            guess = isqrt(max(self._low, 1) * self._high)  # whether the answer is near 10 or near 10,000 counts alike
         return min(max(guess, self._low + 1), self._high - 1)
 
     def _is_halving(self) -> bool:
-        """Tell whether the last two candidates halved what is left, which two by bisection do twice."""
-        widths = self._widths[-3:]
-        return len(widths) < 3 or widths[-1] * 2 <= widths[0]
+        """Tell whether the last candidate halved what is left: where the line does not, every second candidate does."""
+        return len(self._widths) < 2 or self._widths[-1] * 2 <= self._widths[-2]
 
     def _by_line(self) -> int | None:
         """Return the last candidate below the GPU's memory on the line through the two that are nearest to it; None if it does not rise."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from profiler.analysis.fit import Fit
@@ -143,15 +143,19 @@ def test_every_candidate_is_told_and_what_the_listener_raises_ends_the_search() 
     steps=st.lists(st.integers(0, 400), min_size=64, max_size=64),
     start=st.integers(1, 70),
 )
+@example(room=0, steps=[0] * 63 + [1], start=1)
+@example(room=5000, steps=[0] * 63 + [1], start=1)
+@example(room=1, steps=[0] * 63 + [1], start=1)
 @settings(max_examples=40, deadline=None)
 def test_whatever_the_memory_does_as_long_as_it_does_not_fall_the_last_that_fits_is_found(room: int, steps: list[int], start: int) -> None:
+    """Memory is counted in 2 MiB, as segments of this size are."""
     needs = [sum(steps[: number + 1]) for number in range(64)]
 
     def num_mib(work: Workload) -> int:
-        return needs[work.batch - 1] if work.batch <= 64 else 10**6
+        return 2 * needs[work.batch - 1] if work.batch <= 64 else 10**6
 
     job = dataclasses.replace(JOB, workload=Workload(batch=start))
-    found = largest_batch(job, with_room((20 + room) * MIB), simulate=needing(num_mib))
+    found = largest_batch(job, with_room((20 + 2 * room) * MIB), simulate=needing(num_mib))
     expected = sum(need <= room for need in needs)
 
     assert found.value == (expected or None)
