@@ -13,7 +13,6 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from profiler import record
 from profiler.analysis.footprint import Footprint
 from profiler.capture.engine import capture_job
 from profiler.errors import SpecError
@@ -29,6 +28,7 @@ from profiler.recording import Category
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
 from profiler.storage import read_recording
 from profiler.workloads import Setup
+from tests.optimizations.recorded import recorded
 
 GPU_ONLY = ("efficient", "paged-adamw-8bit", "expandable-segments", "max-split-size", "roundup-power2", "tf32", "cudnn-benchmark")
 """Written, and nothing on a CPU."""
@@ -54,19 +54,39 @@ def test_every_optimization_is_written_or_says_why_not() -> None:
     assert not set(written()) & set(MISSING)
 
 
-def workload_of(name: str) -> WorkloadKind:
+def workload_of(*names: str) -> WorkloadKind:
     for kind in (WorkloadKind.TRAIN, WorkloadKind.DECODE):
         try:
-            validate(job(name, kind=kind))
+            validate(job(*names, kind=kind))
         except SpecError:
             continue
         return kind
-    raise AssertionError(f"{name} can be switched on in no workload")
+    raise AssertionError(f"{' + '.join(names)} can be switched on in no workload")
 
 
-@pytest.mark.parametrize("name", [name for name in written() if name not in GPU_ONLY])
-def test_a_toggle_in_the_script_needs_what_it_needs_in_the_run(name: str, tmp_path: Path) -> None:
-    assert_equal(job(name, kind=workload_of(name), new_tokens=2), tmp_path)
+TOGETHER: tuple[tuple[str, ...], ...] = (
+    ("float32", "sdpa", "adamw"),
+    ("bfloat16", "eager", "lora", "adafactor"),
+    ("float16", "math", "freeze", "adam"),
+    ("amp", "flash", "checkpointing", "rmsprop"),
+    ("ia3", "sgd"),
+    ("adamw-8bit",),
+    ("adamw-4bit",),
+    ("adamw-fp8",),
+    ("int8", "static-cache"),
+    ("float8",),
+    ("int8-dynamic",),
+)
+"""Every toggle that a script can have on a CPU; a run takes seconds, so those of several families share one."""
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids=" ".join)
+def test_toggles_in_the_script_need_what_they_need_in_the_run(names: tuple[str, ...], tmp_path: Path) -> None:
+    assert_equal(job(*names, kind=workload_of(*names), new_tokens=2), tmp_path)
+
+
+def test_no_toggle_of_a_script_is_left_out() -> None:
+    assert {name for names in TOGETHER for name in names} == {name for name in written() if name not in GPU_ONLY}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +180,7 @@ def run_script(text: str, path: Path) -> None:
     """Run a script under the recorder, a step at each batch; on a CPU nothing is compiled, as in Headroom's own runs there."""
     torch.set_num_threads(1)
     randint = torch.randint
-    with record(path) as recorder:
+    with recorded(path) as recorder:
 
         def stepping(*sizes: Any) -> torch.Tensor:
             recorder.step()

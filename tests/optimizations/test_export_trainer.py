@@ -17,7 +17,6 @@ import pytest
 import torch
 import transformers.trainer  # noqa: F401  # what it keeps in globals exists before either run, and is no part of them
 
-from profiler import record
 from profiler.analysis.timeline import Timeline
 from profiler.capture.engine import capture_job
 from profiler.models.build import build_model
@@ -27,6 +26,7 @@ from profiler.optimizations.export.trainer import trainer_program
 from profiler.recording import Phase
 from profiler.spec import Job, Model, Toggle, Workload
 from profiler.storage import read_recording
+from tests.optimizations.recorded import recorded
 
 BATCH, SEQ, STEPS = 2, 16, 2
 INT64, FLOAT32, BFLOAT16 = 8, 4, 2
@@ -136,5 +136,5 @@ def run_script(text: str, path: Path) -> None:
     as_written = patch.object(torch, "compile", lambda function, **options: function)
     with warnings.catch_warnings(), redirect_stdout(StringIO()), as_written:
         warnings.simplefilter("ignore")  # those of the Trainer are not ours
-        with record(path):
+        with recorded(path):
             exec(compile(text, "train.py", "exec"), {"__name__": "__main__"})
