@@ -76,6 +76,7 @@ def test_its_perplexity_is_that_of_a_model_that_can_read(task: Task, model: nn.M
     assert quality.accuracy > 0.4
 
 
+@pytest.mark.slow
 @needs_weights
 def test_the_tokens_of_a_text_are_as_many_bytes_as_the_text(task: Task) -> None:
     text = corpus.text(corpus.held_out())
