@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,10 +21,13 @@ from benchmarks.compression.cases import cases, seeds_of
 from benchmarks.compression.rows import Row
 from profiler.compression import published
 from profiler.compression.experiment import Experiment
+from profiler.compression.lab import MODELS
 from profiler.compression.result import Result, ResultStore
 from profiler.devices import this_machine
 from profiler.jobs.experiments import WORKERS, measure_each
 
+PUBLISHED, REAL = "lab", "smollm2"
+"""The models that the page is about: a small one, and a real one beside it."""
 PAGE = Path(__file__).parents[2] / "docs" / "compression-results.md"
 """The published page."""
 
@@ -35,25 +38,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the rows as one JSON value")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the page of results")
     parser.add_argument("--publish", action="store_true", help="also write the published page, and what pages expect of techniques")
-    parser.add_argument("--model", default="lab", help="a model of the lab (default: lab)")
+    parser.add_argument("--model", default=PUBLISHED, help=f"a model of the lab (default: {PUBLISHED})")
     parser.add_argument("--seeds", type=int, default=5, help="of what is trained (default: 5)")
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"experiments at a time (default: {WORKERS})")
     parser.add_argument("--kept", action="store_true", help="measure nothing: take what the store has")
     options = parser.parse_args(arguments)
+    if options.publish and options.model != PUBLISHED:
+        parser.error(f"--publish is for the model {PUBLISHED!r}; what is kept of the others joins it.")
     groups = [seeds_of(experiment, options.seeds) for experiment in cases(options.model)]
     measured = _kept(options.model) if options.kept else _measured(groups, options.workers)
-    results = [[measured[one] for one in group if one in measured] for group in groups]
-    rows = [Row.of(found) for found in results if found]
+    rows = _rows(groups, measured)
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else _text(rows))
-    one = next(result for found in results for result in found)
+    one = next(iter(measured.values()))
+    real, others = _real(), _others(options.seeds)
     if options.markdown:
-        _write(options.markdown, rows, one)
+        _write(options.markdown, rows, real, others, one)
     if options.publish:
-        if options.model != "lab":
-            parser.error("--publish is for the model 'lab', which the page is about; SmolLM2's kept results join it.")
-        _write(PAGE, rows, one)
-        published.PATH.write_text(json.dumps({"lab": _known(rows), "smollm2": _known(_real())}, indent=1) + "\n", encoding="utf-8")
+        _write(PAGE, rows, real, others, one)
+        known = {name: _known(of_model) for name, of_model in {PUBLISHED: rows, REAL: real, **others}.items()}
+        published.PATH.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _rows(groups: Sequence[Sequence[Experiment]], measured: Mapping[Experiment, Result]) -> list[Row]:
+    """Return a row for each experiment of which any seed was measured."""
+    results = [[measured[one] for one in group if one in measured] for group in groups]
+    return [Row.of(found) for found in results if found]
 
 
 def _measured(groups: Sequence[Sequence[Experiment]], num_workers: int) -> dict[Experiment, Result]:
@@ -90,8 +100,8 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _write(path: Path, rows: Sequence[Row], one: Result) -> None:
-    """Write the page, with what is kept of the real model; counting the trial's bytes takes some seconds and torch."""
+def _write(path: Path, rows: Sequence[Row], real: Sequence[Row], others: Mapping[str, Sequence[Row]], one: Result) -> None:
+    """Write the page; counting the trial's bytes takes some seconds and torch."""
     from benchmarks.compression.page import page
     from benchmarks.compression.trial import figures
 
@@ -99,11 +109,19 @@ def _write(path: Path, rows: Sequence[Row], one: Result) -> None:
     surroundings = {"one thread of": machine.cpu} | {
         name: versions[name] for name in ("torch", "torchao", "transformers") if name in versions
     }
-    path.write_text(page(rows, _real(), figures(), surroundings), encoding="utf-8")
+    path.write_text(page(rows, real, figures(), surroundings, others), encoding="utf-8")
 
 
 def _real() -> list[Row]:
-    return sorted((Row.of([result]) for result in _kept("smollm2").values()), key=lambda row: row.technique)
+    """Return what is kept of the real model, on which more than the default lab is too slow."""
+    return sorted((Row.of([result]) for result in _kept(REAL).values()), key=lambda row: row.technique)
+
+
+def _others(num_seeds: int) -> dict[str, list[Row]]:
+    """Return what is kept of the lab's other models, by their names."""
+    names = [name for name in MODELS if name not in (PUBLISHED, REAL)]
+    found = {name: _rows([seeds_of(experiment, num_seeds) for experiment in cases(name)], _kept(name)) for name in names}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _known(rows: Sequence[Row]) -> dict[str, dict[str, float]]:

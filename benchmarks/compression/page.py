@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from benchmarks.compression.rows import Row, Spread
 from benchmarks.compression.trial import TOLERANCE, Figure, counted
+from profiler.compression.lab import MODELS
 from profiler.figures.comparison import NOT_MEASURED
 from profiler.units import format_bytes
 
@@ -16,7 +18,13 @@ _NEAR = 0.005
 """Shares of bytes that are told apart."""
 
 
-def page(rows: Sequence[Row], real: Sequence[Row], figures: Sequence[Figure], surroundings: Mapping[str, str]) -> str:
+def page(
+    rows: Sequence[Row],
+    real: Sequence[Row],
+    figures: Sequence[Figure],
+    surroundings: Mapping[str, str],
+    others: Mapping[str, Sequence[Row]] = MappingProxyType({}),
+) -> str:
     """Return the whole page.
 
     Args:
@@ -24,6 +32,7 @@ def page(rows: Sequence[Row], real: Sequence[Row], figures: Sequence[Figure], su
         real: what was measured on SmolLM2, if anything.
         figures: the trial's.
         surroundings: what it was measured with: processor, versions, by name.
+        others: what was measured on other models of the lab, by their names.
     """
     parts = [
         "# What compression gives: the lab, measured",
@@ -35,6 +44,7 @@ def page(rows: Sequence[Row], real: Sequence[Row], figures: Sequence[Figure], su
         "## Every technique",
         table(_HEADS, map(_cells, rows)),
         *([_REAL, table(_REAL_HEADS, map(_real_cells, real))] if real else []),
+        *(text for name, of_model in others.items() for text in _section(name, of_model)),
         "## Bytes beside an earlier trial",
         trial_summary(figures),
         table(("technique", "bytes", "trial", "here", "difference"), map(_figure_cells, figures)),
@@ -96,7 +106,7 @@ def trial_summary(figures: Sequence[Figure]) -> str:
 
 def _best(rows: Sequence[Row]) -> Iterator[str]:
     cheap = [row for row in rows if row.loss_gain.high < _SMALL_LOSS]
-    for what, share in (("in memory", "held"), ("on disk", "file")):
+    for what, share in (("in memory", "held"), ("on disk", "file")) if cheap else ():
         row = min(cheap, key=lambda row: getattr(row, share))
         yield (
             f"Smallest {what} of those that cost less than {_SMALL_LOSS} nats: `{row.technique}`, {getattr(row, share):.3f} of the bytes,"
@@ -157,6 +167,23 @@ def _distilled(rows: Sequence[Row]) -> Iterator[str]:
                 "differ by more than the seeds do" if row.loss_gain.apart_from(row.control_gain) else "are not told apart by the seeds"
             )
             yield f"`{row.technique}`: with a teacher {_spread(row.loss_gain)}, without {_spread(row.control_gain)}: the two {verdict}."
+
+
+def _section(name: str, rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what one of the lab's other models is, what its table says, and the table."""
+    model = MODELS[name]
+    yield f"## {model.label}"
+    about = f"`{name}`, {model.shape.num_parameters:,} parameters. {model.explanation}"
+    yield f"{about} Columns are as above; loss is in nats per {rows[0].unit}."
+    yield "\n".join(f"- {sentence}" for sentence in conclusions(rows))
+    *heads, peak = _HEADS
+    yield table([*heads, rows[0].judge, peak], map(_judged_cells, rows))
+
+
+def _judged_cells(row: Row) -> list[str]:
+    *cells, peak = _cells(row)
+    form = "{:.1f} of {:.1f}" if row.judge == "BLEU" else "{:.1%} of {:.1%}"
+    return [*cells, form.format(row.judged.mean, row.baseline_judged), peak]
 
 
 def _cells(row: Row) -> list[str]:

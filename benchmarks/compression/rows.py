@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from profiler.compression.result import Result
+from profiler.compression.result import Quality, Result
 from profiler.compression.target import loss_gain
 
 
@@ -40,6 +40,8 @@ class Row:
     """One experiment. Shares are of the untouched model's."""
 
     technique: str
+    unit: str
+    """What losses are an average over: ``byte``, ``token``, ``word`` or ``document``."""
     num_seeds: int
     held: float
     file: float
@@ -56,6 +58,10 @@ class Row:
     bytes_per_unit: float | None
     """Of the held-out text; None where it was not counted."""
     agreement: Spread
+    judge: str
+    """``BLEU``, 0 to 100, of a model that translates; of all others ``accuracy``, the share of targets that the largest logit names."""
+    judged: Spread
+    baseline_judged: float
     conversion_peak: float
     """Of the bytes that the untouched model holds."""
     conversion_seconds: float
@@ -70,9 +76,10 @@ class Row:
         """Return the row of an experiment's results, one a seed."""
         first = results[0]
         controls = [loss for result in results for stage in result.stages if (loss := stage.extra.get("control_loss")) is not None]
-        before = first.baseline_quality.loss
+        before = first.baseline_quality
         return cls(
             technique=first.experiment.technique,
+            unit=first.unit,
             num_seeds=len(results),
             held=first.ratio("held_bytes"),
             file=statistics.fmean(result.ratio("file_bytes") for result in results),
@@ -81,10 +88,17 @@ class Row:
             exact_file=all(result.exact_file for result in results),
             perplexity=math.exp(statistics.fmean(result.quality.loss for result in results)),
             loss_gain=Spread.of([loss_gain(result) for result in results]),
-            control_gain=Spread.of([loss - before for loss in controls]) if controls else None,
+            control_gain=Spread.of([loss - before.loss for loss in controls]) if controls else None,
             time=Spread.of([result.seconds / result.baseline_seconds for result in results]),
             bytes_per_unit=first.bytes_per_unit,
             agreement=Spread.of([result.agreement for result in results]),
+            judge="accuracy" if before.bleu is None else "BLEU",
+            judged=Spread.of([_judged(result.quality) for result in results]),
+            baseline_judged=_judged(before),
             conversion_peak=first.conversion_peak_bytes / first.baseline_size.held_bytes,
             conversion_seconds=statistics.median(result.conversion_seconds for result in results),
         )
+
+
+def _judged(quality: Quality) -> float:
+    return quality.accuracy if quality.bleu is None else quality.bleu

@@ -86,6 +86,21 @@ def test_a_real_model_is_told_by_the_token_and_by_the_byte_where_the_bytes_were_
     assert "| `nf4` | 0.500 | 0.600 | +0.6000 | +0.1500 | 7.39 of 4.06 | 1.649 of 1.419 |" in told[1]
 
 
+def test_the_labs_other_models_have_a_section_with_what_they_are_judged_by() -> None:
+    classifier = Row.of([result("nf4", model="lab-classifier", accuracy=0.4)])
+    translator = Row.of([result("nf4", model="lab-translation", loss=2.4, bleu=61.5)])
+
+    text = page([Row.of([result("bfloat16")])], [], figures()[:1], {}, {"lab-classifier": [classifier], "lab-translation": [translator]})
+
+    first, second = (text.split(f"## {name}\n")[1].partition("\n## ")[0] for name in ("BERT classifier", "Marian translator"))
+    assert "204,935 parameters" in first
+    assert "| agreement | accuracy | conversion peak |" in first
+    assert "| 100.0% | 40.0% of 50.0% | 0.0 |" in first
+    assert "Smallest in memory of those that cost less than 0.01 nats: `nf4`" in first
+    assert "| 100.0% | 61.5 of 80.0 | 0.0 |" in second
+    assert "Smallest" not in second, "nothing is that cheap"
+
+
 def test_what_fine_tuning_repairs_is_told_from_before_to_after() -> None:
     before, after = Row.of([result("prune-global", loss=1.9)]), Row.of(seeds(1.5, 1.6, control=1.35))
     cheap = Row.of([result("bfloat16", loss=1.4)])

@@ -13,12 +13,15 @@ from benchmarks.compression import __main__ as benchmark
 from benchmarks.compression.trial import HELD, Figure
 from profiler.compression import published
 from profiler.compression.experiment import Experiment
+from profiler.compression.lab import MODELS
 from profiler.compression.published import Published
 from profiler.compression.result import ResultStore
 from profiler.compression.target import Candidate, Goal, Known, Target, candidates
 from tests.compression.results import result
 from tests.conftest import ROOT
 
+TITLES = {"smollm2": "On a real model"} | {name: model.label for name, model in MODELS.items() if name not in ("lab", "smollm2")}
+"""Of the sections of the page of results."""
 SMALL = Target(goal=Goal.MEMORY, ratio=0.5, loss_gain=0.05)
 ROWS = {
     "lab": {
@@ -146,7 +149,9 @@ def test_what_was_published_is_what_the_page_of_results_says() -> None:
         assert cells[technique][5].split()[0] == f"{row['loss_gain']:+.4f}", "python -m benchmarks.compression --kept --publish writes both"
         assert [cells[technique][2], cells[technique][3].split()[0]] == [f"{row[name]:.3f}" for name in ("held_share", "file_share")]
         assert float(cells[technique][7]) == pytest.approx(row["time_ratio"], abs=0.006)
-    assert all(f"| `{technique}` |" in page.split("On a real model")[1] for technique in data["smollm2"])
+    sections = {name: page.partition(f"## {title}\n")[2].partition("\n## ")[0] for name, title in TITLES.items()}
+    assert data.keys() == {"lab", *sections}
+    assert not [(name, technique) for name in sections for technique in data[name] if f"| `{technique}` |" not in sections[name]]
 
 
 def test_publishing_writes_the_page_and_what_is_expected_from_the_same_rows(
@@ -156,7 +161,10 @@ def test_publishing_writes_the_page_and_what_is_expected_from_the_same_rows(
     monkeypatch.setattr(benchmark, "PAGE", tmp_path / "page.md")
     store = ResultStore(tmp_path)
     monkeypatch.setenv("HEADROOM_HOME", str(tmp_path))
-    for index, one in enumerate((result("nf4", loss=1.405, seconds=1.3), result("packed-int", model="smollm2", loss=2.0))):
+    measured = (
+        result(name, model=model, loss=loss) for name, model, loss in (("packed-int", "smollm2", 2.0), ("prune-global", "lab-lstm", 1.5))
+    )
+    for index, one in enumerate((result("nf4", loss=1.405, seconds=1.3), *measured)):
         store.add(f"key{index}", one)
 
     assert benchmark.main(["--kept", "--publish"]) == 0
@@ -164,6 +172,7 @@ def test_publishing_writes_the_page_and_what_is_expected_from_the_same_rows(
     assert json.loads(rows.read_text()) == {
         "lab": {"nf4": {"loss_gain": 0.005, "time_ratio": 1.3, "held_share": 0.5, "file_share": 0.6}},
         "smollm2": {"packed-int": {"loss_gain": 0.6, "time_ratio": 1.0, "held_share": 0.5, "file_share": 0.6}},
+        "lab-lstm": {"prune-global": {"loss_gain": 0.1, "time_ratio": 1.0, "held_share": 0.5, "file_share": 0.6}},
     }
     assert "| `nf4` | 1 | 0.500 | 0.600 |" in (tmp_path / "page.md").read_text()
     with pytest.raises(SystemExit):
