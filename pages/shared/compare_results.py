@@ -113,7 +113,7 @@ def _held_against(verdict: Verdict) -> components.Metric:
 
 def _host(best: Footprint, baseline: Footprint) -> list[components.Metric]:
     """Return the second tier, where the toggles change what waits there."""
-    if best.host_bytes == baseline.host_bytes:
+    if best.moved_to_host_bytes == baseline.moved_to_host_bytes:
         return []
     help_text = f"{exact_bytes(best.host_bytes)} at most, pinned or not, beside what is on the GPU."
     return [components.Metric("On the host", format_bytes(best.host_bytes), help_text, f"baseline {format_bytes(baseline.host_bytes)}")]

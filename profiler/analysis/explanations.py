@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from profiler.analysis.budgets import NO_BUDGETS, Budgets, Tier, Verdict
 from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
-from profiler.analysis.footprint import Footprint, Level
-from profiler.analysis.peak_moves import WORTH_NAMING, peak_move, within
+from profiler.analysis.footprint import WORTH_NAMING, Footprint, Level
+from profiler.analysis.peak_moves import peak_move, within
 from profiler.analysis.savings import Saving
 from profiler.recording import Category, Phase
 from profiler.units import format_bytes, format_duration_us

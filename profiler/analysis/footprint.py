@@ -19,6 +19,9 @@ from profiler.analysis.timeline import Timeline
 from profiler.capture.repeated import Repeated
 from profiler.recording import HOST, Category, Phase, Provenance, Recording
 
+WORTH_NAMING = 0.02
+"""Of a peak: smaller changes are left out of sentences and verdicts; the tables have them."""
+
 
 class Spread(NamedTuple):
     """A time that was measured several times, in seconds."""
@@ -125,6 +128,11 @@ class Footprint:
     def loss_tolerance(self) -> float:
         """By how much the losses of equal steps differed at most when they were run again."""
         return max((abs(one - other) for one, other in zip(self.losses, self.repeated_losses, strict=False)), default=0.0)
+
+    @property
+    def moved_to_host_bytes(self) -> int:
+        """What waits on the host, where it is worth naming beside the peak: not the batch and the states of generators, which always do."""
+        return self.host_bytes if self.host_bytes >= WORTH_NAMING * self.peak_bytes else 0
 
     def loss_against(self, other: Footprint) -> tuple[float, bool] | None:
         """Return this loss minus another run's, and whether that is more than reruns of either differ; None unless both are measured."""

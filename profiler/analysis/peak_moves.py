@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from profiler.analysis.explain import in_sentence, joined, phase_in_sentence
-from profiler.analysis.footprint import Holder, Level
+from profiler.analysis.footprint import WORTH_NAMING, Holder, Level
 from profiler.analysis.module_tree import ANY_LAYER, unwrapped
 from profiler.analysis.savings import Saving
 from profiler.recording import Phase
 from profiler.units import format_bytes
 
-WORTH_NAMING = 0.02
-"""Of a peak: smaller changes are left out of sentences; the tables have them."""
 _MAX_HOLDERS = 2
 
 

@@ -225,4 +225,4 @@ def parse_toggles(texts: Iterable[str]) -> tuple[Toggle, ...]:
 def _point(footprint: Footprint) -> tuple[float | None, ...]:
     """Return what is to be small: bytes of the device and of the host beside it, seconds, loss."""
     seconds = footprint.cpu_seconds.median if footprint.cpu_seconds else footprint.estimated_step_seconds
-    return (footprint.peak_bytes, footprint.host_bytes, seconds, footprint.loss)
+    return (footprint.peak_bytes, footprint.moved_to_host_bytes, seconds, footprint.loss)

@@ -61,10 +61,13 @@ def test_it_holds_every_number_and_names_what_was_not_measured() -> None:
 def test_a_run_that_saves_by_what_the_host_holds_beats_nobody_there() -> None:
     asked = compared(10, 6)
     (toggle, _) = asked.comparison.toggles
-    on_host = replace(asked, footprints=asked.footprints | {(toggle,): replace(footprint(6), host_bytes=GIB)})
+    on_host, beside = (
+        replace(asked, footprints=asked.footprints | {(toggle,): replace(footprint(6), host_bytes=held)}) for held in (GIB, GIB // 100)
+    )
 
     assert asked.dominated == {()}
     assert on_host.dominated == set(), "4 GiB less on the GPU, 1 GiB more on the host"
+    assert beside.dominated == {()}, "what a generator keeps there counts for nothing"
 
 
 def test_every_run_is_held_against_both_budgets() -> None:
