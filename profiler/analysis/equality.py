@@ -91,7 +91,7 @@ def compare_recordings(measured: Recording, simulated: Recording) -> Equality:
             for category in Category
             if any(category in found for found in at_peak)
         },
-        measured_only=measured_only(measured),
+        measured_only=measured_only(measured, lines[0]),
     )
 
 

@@ -111,7 +111,7 @@ class Footprint:
             losses=_losses(recording) if is_measured else (),
             repeated_losses=repeated.losses,
             notes=tuple(facts.get("notes", ())),
-            measured_only=measured_only(recording),
+            measured_only=measured_only(recording, timeline),
         )
 
     @property

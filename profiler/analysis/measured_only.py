@@ -6,8 +6,7 @@ assumed of their sizes. All else that two engines differ by has no name, and is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -18,56 +17,39 @@ from profiler.analysis.timeline import Timeline
 from profiler.recording import HOST, Provenance, Recording
 from profiler.units import exact_bytes
 
+PACKED = "of scratch, in which oneDNN packs the operands of a product of matrices"
+"""The one mechanism that is known, as it stands after its bytes."""
+_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 
-@dataclass(frozen=True)
-class Mechanism:
-    """What allocates on a machine and not in a simulation of it."""
 
-    name: str
-    """What the bytes are, as it stands after their number."""
-    finds: Callable[[Blocks], Array]
-    """Tells for every block whether it is of this kind."""
+def measured_only(recording: Recording, timeline: Timeline) -> dict[str, int]:
+    """Return by how many bytes each mechanism raises the peak of a recording, by its name; one that raises it by none is left out.
+
+    Args:
+        recording: only measured ones of CPUs have any.
+        timeline: of the recording.
+    """
+    left = without_packed(recording, timeline.blocks)
+    raised = 0 if left is recording else timeline.peak_bytes - Timeline.of(left).peak_bytes
+    return {PACKED: raised} if raised else {}
+
+
+def without_packed(recording: Recording, blocks: Blocks) -> Recording:
+    """Return a recording without the blocks in which operands are packed."""
+    if recording.metadata.provenance is not Provenance.MEASURED or not (blocks.device == HOST).all():
+        return recording
+    packed = _packed(blocks)
+    if not packed.any():
+        return recording
+    number = read_numbers(recording.events["block"], -1)
+    kept = ~np.isin(number, number[blocks.birth_event[packed]])
+    return Recording(metadata=recording.metadata, events=recording.events.filter(pa.array(kept)), marks=recording.marks)
 
 
 def _packed(blocks: Blocks) -> Array:
     """Blocks that a product of matrices frees again before anything else is allocated; its result outlives it."""
     in_product = blocks.operator.mapped(dict.fromkeys(_PRODUCTS, 1), 0) == 1
     return np.asarray(in_product & (blocks.death_event == blocks.birth_event + 1))
-
-
-_PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
-PACKED = Mechanism("of scratch, in which oneDNN packs the operands of a product of matrices", _packed)
-MECHANISMS = (PACKED,)
-"""In the order in which `measured_only` takes them away."""
-
-
-def without(recording: Recording, *mechanisms: Mechanism) -> Recording:
-    """Return a recording without the blocks of these mechanisms; only of CPUs are there any, and only where it was measured."""
-    if recording.metadata.provenance is not Provenance.MEASURED:
-        return recording
-    blocks = Blocks.of(recording)
-    if not (blocks.device == HOST).all():
-        return recording
-    found = np.zeros(len(blocks), bool)
-    for mechanism in mechanisms:
-        found |= mechanism.finds(blocks)
-    if not found.any():
-        return recording
-    number = read_numbers(recording.events["block"], -1)
-    kept = ~np.isin(number, number[blocks.birth_event[found]])
-    return Recording(metadata=recording.metadata, events=recording.events.filter(pa.array(kept)), marks=recording.marks)
-
-
-def measured_only(recording: Recording) -> dict[str, int]:
-    """Return by how many bytes each mechanism raises the peak, by its name; those that raise it by none are left out."""
-    if without(recording, *MECHANISMS) is recording:
-        return {}
-    raised, peak_bytes = {}, Timeline.of(recording).peak_bytes
-    for index, mechanism in enumerate(MECHANISMS):
-        left_bytes = Timeline.of(without(recording, *MECHANISMS[: index + 1])).peak_bytes
-        raised[mechanism.name] = peak_bytes - left_bytes
-        peak_bytes = left_bytes
-    return {name: num_bytes for name, num_bytes in raised.items() if num_bytes}
 
 
 def difference_sentence(measured_bytes: int, simulated_bytes: int, named: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from profiler.analysis.footprint import Footprint
-from profiler.analysis.measured_only import PACKED, difference_sentence, measured_only, without
+from profiler.analysis.measured_only import PACKED, difference_sentence, measured_only, without_packed
 from profiler.analysis.timeline import Timeline
 from profiler.capture import engine
 from profiler.capture.repeated import Repeated
@@ -38,15 +38,19 @@ def recording(provenance: Provenance = Provenance.MEASURED, device: int = -1) ->
 
 
 def test_scratch_of_products_is_told_from_their_results_and_from_what_other_operators_drop() -> None:
-    assert Timeline.of(recording()).peak_bytes == 64 + 100 + 40 + 500
-    assert measured_only(recording()) == {PACKED.name: 500 - 8}  # without it the addition is the peak
-    assert Timeline.of(without(recording(), PACKED)).peak_bytes == 64 + 100 + 40 + 8
-    assert Footprint.of(recording()).measured_only == measured_only(recording())
+    made = recording()
+    timeline = Timeline.of(made)
+
+    assert timeline.peak_bytes == 64 + 100 + 40 + 500
+    assert measured_only(made, timeline) == {PACKED: 500 - 8}  # without it the addition is the peak
+    assert Timeline.of(without_packed(made, timeline.blocks)).peak_bytes == 64 + 100 + 40 + 8
+    assert Footprint.of(made).measured_only == measured_only(made, timeline)
 
 
 @pytest.mark.parametrize(("provenance", "device"), [(Provenance.SIMULATED, -1), (Provenance.MEASURED, 0)])
 def test_neither_a_simulation_nor_a_gpu_has_any(provenance: Provenance, device: int) -> None:
-    assert measured_only(recording(provenance, device)) == {}
+    made = recording(provenance, device)
+    assert measured_only(made, Timeline.of(made)) == {}
 
 
 @pytest.mark.parametrize(
