@@ -44,7 +44,7 @@ def _choose() -> None:
     chosen = session.recall(_KEY)
     entry = next((entry for entry in session.entries() if entry.id == chosen), None)
     link = session.recording_link(entry) if entry else {}
-    session.choose(**({"recording": chosen, "job": None, "engine": None, "memory": None, "at": None} | link))
+    session.choose(**(dict.fromkeys((*session.ABOUT_RECORDING, "at")) | {"recording": chosen} | link))
 
 
 def _nothing_chosen() -> None:

@@ -37,7 +37,7 @@ _VISITED = "headroom_visited"
 _SHOWN = "headroom_shown"
 _OF_RECORDING = ("timeline", "allocator")
 """The pages that show the recording of their address."""
-_ABOUT_RECORDING = ("recording", "memory", "job", "engine")
+ABOUT_RECORDING = ("recording", "memory", "job", "engine")
 """What in their addresses means the same on each of them."""
 _PAGE = "headroom_page"
 _THROUGH_APP = "headroom_through_app"
@@ -84,7 +84,7 @@ def _visited(query: dict[str, str]) -> None:
     page = st.session_state[_PAGE]
     st.session_state.setdefault(_VISITED, {})[page] = query
     if page in _OF_RECORDING:
-        st.session_state[_SHOWN] = {name: query[name] for name in _ABOUT_RECORDING if name in query}
+        st.session_state[_SHOWN] = {name: query[name] for name in ABOUT_RECORDING if name in query}
 
 
 def chosen(name: str) -> str | None:
