@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from benchmarks.compression.rows import Row, Spread
@@ -42,8 +42,8 @@ def page(
         "## What the tables say",
         "\n".join(f"- {sentence}" for sentence in conclusions(rows, real)),
         "## Every technique",
-        table(_HEADS, map(_cells, rows)),
-        *([_REAL, table(_REAL_HEADS, map(_real_cells, real))] if real else []),
+        _results(_HEADS, rows),
+        *([_REAL, _results(_REAL_HEADS, real)] if real else []),
         *(text for name, of_model in others.items() for text in _section(name, of_model)),
         "## Bytes beside an earlier trial",
         trial_summary(figures),
@@ -65,6 +65,7 @@ SmolLM2-135M, whose weights a package carries in four bits each: expanded to flo
 much of them. Loss in nats per token on 2,048 tokens of the same text, and per byte of that text, as the losses above are. The output layer
 shares the embedding's weight, and what quantizes it parts the two."""
 
+_HEADS = ("technique", "seeds", "held", "file", "resident", "loss gained", "control", "time", "agreement", "conversion peak")
 _REAL_HEADS = (
     "technique",
     "held",
@@ -77,8 +78,7 @@ _REAL_HEADS = (
     "agreement",
     "conversion peak",
 )
-
-_HEADS = ("technique", "seeds", "held", "file", "resident", "loss gained", "control", "time", "agreement", "conversion peak")
+"""Columns, by their names in `_CELLS`."""
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -176,40 +176,38 @@ def _section(name: str, rows: Sequence[Row]) -> Iterator[str]:
     about = f"`{name}`, {model.shape.num_parameters:,} parameters. {model.explanation}"
     yield f"{about} Columns are as above; loss is in nats per {rows[0].unit}."
     yield "\n".join(f"- {sentence}" for sentence in conclusions(rows))
-    *heads, peak = _HEADS
-    yield table([*heads, rows[0].judge, peak], map(_judged_cells, rows))
+    yield _results((*_HEADS[:-1], rows[0].judge, _HEADS[-1]), rows)
 
 
-def _judged_cells(row: Row) -> list[str]:
-    *cells, peak = _cells(row)
-    form = "{:.1f} of {:.1f}" if row.judge == "BLEU" else "{:.1%} of {:.1%}"
-    return [*cells, form.format(row.judged.mean, row.baseline_judged), peak]
+def _results(heads: Sequence[str], rows: Iterable[Row]) -> str:
+    """Return a table with a line a row."""
+    return table(heads, ([_CELLS[head](row) for head in heads] for row in rows))
 
 
-def _cells(row: Row) -> list[str]:
-    return [
-        f"`{row.technique}`",
-        str(row.num_seeds),
-        f"{row.held:.3f}",
-        f"{row.file:.3f}" + ("" if row.exact_file else " (not exact)"),
-        f"{format_bytes(row.resident_bytes)} of {format_bytes(row.baseline_resident_bytes)}",
-        _spread(row.loss_gain),
-        _spread(row.control_gain) if row.control_gain else "",
-        f"{row.time.mean:.2f}",
-        f"{row.agreement.mean:.1%}",
-        f"{row.conversion_peak:.1f}",
-    ]
+_CELLS: Mapping[str, Callable[[Row], str]] = {
+    "technique": lambda row: f"`{row.technique}`",
+    "seeds": lambda row: str(row.num_seeds),
+    "held": lambda row: f"{row.held:.3f}",
+    "file": lambda row: f"{row.file:.3f}" + ("" if row.exact_file else " (not exact)"),
+    "resident": lambda row: f"{format_bytes(row.resident_bytes)} of {format_bytes(row.baseline_resident_bytes)}",
+    "loss gained": lambda row: _spread(row.loss_gain),
+    "per byte": lambda row: NOT_MEASURED if row.loss_gain_per_byte is None else f"{row.loss_gain_per_byte:+.4f}",
+    "perplexity": lambda row: _perplexities(row, ".2f"),
+    "perplexity per byte": lambda row: NOT_MEASURED if row.bytes_per_unit is None else _perplexities(row, ".3f", row.bytes_per_unit),
+    "control": lambda row: _spread(row.control_gain) if row.control_gain else "",
+    "time": lambda row: f"{row.time.mean:.2f}",
+    "agreement": lambda row: f"{row.agreement.mean:.1%}",
+    "accuracy": lambda row: f"{row.judged.mean:.1%} of {row.baseline_judged:.1%}",
+    "BLEU": lambda row: f"{row.judged.mean:.1f} of {row.baseline_judged:.1f}",
+    "conversion peak": lambda row: f"{row.conversion_peak:.1f}",
+}
+"""What a row says under the name of a column."""
 
 
-def _real_cells(row: Row) -> list[str]:
-    shares = [f"{row.held:.3f}", f"{row.file:.3f}"]
-    per_token = f"{row.perplexity:.2f} of {row.perplexity / math.exp(row.loss_gain.mean):.2f}"
-    gain, per_byte = row.loss_gain_per_byte, NOT_MEASURED
-    if gain is not None and row.bytes_per_unit is not None:
-        after = math.exp(math.log(row.perplexity) / row.bytes_per_unit)
-        per_byte = f"{after:.3f} of {after / math.exp(gain):.3f}"
-    quality = [_spread(row.loss_gain), NOT_MEASURED if gain is None else f"{gain:+.4f}", per_token, per_byte]
-    return [f"`{row.technique}`", *shares, *quality, f"{row.time.mean:.2f}", f"{row.agreement.mean:.1%}", f"{row.conversion_peak:.1f}"]
+def _perplexities(row: Row, form: str, unit_bytes: float = 1) -> str:
+    """Return the perplexity and the untouched model's: of a unit, or of a byte where a unit's bytes are given."""
+    after = row.perplexity ** (1 / unit_bytes)
+    return f"{after:{form}} of {after / math.exp(row.loss_gain.mean / unit_bytes):{form}}"
 
 
 def _there(row: Row) -> str:
