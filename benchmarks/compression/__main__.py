@@ -49,12 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = _kept(options.model) if options.kept else _measured(groups, options.workers)
     rows = _rows(groups, measured)
     print(json.dumps([asdict(row) for row in rows], indent=1) if options.json else _text(rows))
-    one = next(iter(measured.values()))
+    paths = [path for path in (options.markdown, PAGE if options.publish else None) if path]
+    if not paths:
+        return 0
     real, others = _real(), _others(options.seeds)
-    if options.markdown:
-        _write(options.markdown, rows, real, others, one)
+    text = _page(rows, real, others, next(iter(measured.values())))
+    for path in paths:
+        path.write_text(text, encoding="utf-8")
     if options.publish:
-        _write(PAGE, rows, real, others, one)
         known = {name: _known(of_model) for name, of_model in {PUBLISHED: rows, REAL: real, **others}.items()}
         published.PATH.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -100,8 +102,8 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _write(path: Path, rows: Sequence[Row], real: Sequence[Row], others: Mapping[str, Sequence[Row]], one: Result) -> None:
-    """Write the page; counting the trial's bytes takes some seconds and torch."""
+def _page(rows: Sequence[Row], real: Sequence[Row], others: Mapping[str, Sequence[Row]], one: Result) -> str:
+    """Return the page; counting the trial's bytes takes some seconds and torch."""
     from benchmarks.compression.page import page
     from benchmarks.compression.trial import figures
 
@@ -109,7 +111,7 @@ def _write(path: Path, rows: Sequence[Row], real: Sequence[Row], others: Mapping
     surroundings = {"one thread of": machine.cpu} | {
         name: versions[name] for name in ("torch", "torchao", "transformers") if name in versions
     }
-    path.write_text(page(rows, real, figures(), surroundings, others), encoding="utf-8")
+    return page(rows, real, figures(), surroundings, others)
 
 
 def _real() -> list[Row]:

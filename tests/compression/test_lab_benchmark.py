@@ -142,6 +142,13 @@ def test_what_was_kept_is_printed_and_written_without_measuring(
     assert "| `bfloat16` | held in memory | 0.500 | 0.500 |" in (home / "page.md").read_text()
 
 
+@pytest.mark.usefixtures("home")
+def test_where_nothing_was_kept_only_the_heads_of_the_table_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--kept"]) == 0
+
+    assert capsys.readouterr().out.split()[-1] == "technique"
+
+
 @pytest.mark.parametrize("figure", QUICK, ids=lambda figure: f"{figure.stages[0]}-{figure.quantity}")
 def test_bytes_in_memory_of_the_trial_come_out_again(figure: Figure) -> None:
     assert figure.deviation() == pytest.approx(0, abs=TOLERANCE)
