@@ -203,10 +203,10 @@ def _expected(experiment: Experiment, item: Expectation, target: Target) -> Cand
 
 def _published(experiment: Experiment) -> tuple[Known, Published | None]:
     """Return what was published of an experiment on its own model, else on the lab's Llama, and which of them it is."""
-    for known, model in ((Known.PUBLISHED, experiment.model), (Known.LLAMA, _LLAMA)):
+    for model in (experiment.model, _LLAMA):
         row = published.find(model, experiment.stages)
         if row is not None:
-            return (Known.LLAMA if model == _LLAMA else known), row
+            return (Known.LLAMA if model == _LLAMA else Known.PUBLISHED), row
     return Known.NOTHING, None
 
 
