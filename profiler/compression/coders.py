@@ -74,7 +74,7 @@ def _encode_huffman(symbols: Symbols) -> bytes:
         for rank in ranks[symbols[start : start + _CHUNK]].tolist():
             encode(rank, book)
     words: NDArray[np.uint32] = coder.get_compressed_and_bitrate()[0]
-    return _table(counts) + words.astype("<u4").tobytes()
+    return _with_table(counts, words)
 
 
 def _decode_huffman(data: bytes, count: int) -> Symbols:
@@ -100,7 +100,7 @@ def _encode_ans(symbols: Symbols) -> bytes:
     coder = constriction.stream.stack.AnsCoder()
     coder.encode_reverse(symbols.astype(np.int32), _model(counts))
     words: NDArray[np.uint32] = coder.get_compressed()
-    return _table(counts) + words.astype("<u4").tobytes()
+    return _with_table(counts, words)
 
 
 def _decode_ans(data: bytes, count: int) -> Symbols:
@@ -119,13 +119,13 @@ def _frequencies(counts: NDArray[np.int64]) -> NDArray[np.uint16]:
     return np.where(counts > 0, np.maximum(scaled, 1), 0).astype("<u2")
 
 
-def _table(counts: NDArray[np.uint16]) -> bytes:
-    """Number of symbols in the table - 1, and the frequency of each in 2 bytes."""
-    return bytes([len(counts) - 1]) + counts.tobytes()
+def _with_table(counts: NDArray[np.uint16], words: NDArray[np.uint32]) -> bytes:
+    """Number of symbols in the table - 1, the frequency of each in 2 bytes, then a coder's words."""
+    return bytes([len(counts) - 1]) + counts.tobytes() + words.astype("<u4").tobytes()
 
 
 def _counts_and_words(data: bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
-    """Return what `_table` wrote, and the words behind it."""
+    """Return what `_with_table` wrote."""
     counts = np.frombuffer(data, "<u2", data[0] + 1, 1)
     return counts, np.frombuffer(data, "<u4", offset=1 + counts.nbytes).astype(np.uint32)
 
