@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from profiler.compression.result import Quality, Result
+from profiler.compression.result import Quality, Result, perplexity
 from profiler.compression.target import loss_gain
 
 
@@ -86,7 +85,7 @@ class Row:
             resident_bytes=first.size.resident_bytes,
             baseline_resident_bytes=first.baseline_size.resident_bytes,
             exact_file=all(result.exact_file for result in results),
-            perplexity=math.exp(statistics.fmean(result.quality.loss for result in results)),
+            perplexity=perplexity(statistics.fmean(result.quality.loss for result in results)),
             loss_gain=Spread.of([loss_gain(result) for result in results]),
             control_gain=Spread.of([loss - before.loss for loss in controls]) if controls else None,
             time=Spread.of([result.seconds / result.baseline_seconds for result in results]),

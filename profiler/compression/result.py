@@ -140,6 +140,11 @@ class Result:
         """Return nats per byte of held-out text, comparable between models of bytes and of tokens; None where it is not known."""
         return None if self.bytes_per_unit is None else quality.loss / self.bytes_per_unit
 
+    def perplexity_per_byte(self, quality: Quality) -> float | None:
+        """Return the exponential of `loss_per_byte`; None where that is not known."""
+        loss = self.loss_per_byte(quality)
+        return None if loss is None else perplexity(loss)
+
     @property
     def per_byte_phrase(self) -> str:
         """Of a model of tokens, as ``loss per byte 0.7714 (was 0.7630), perplexity per byte 2.163 (was 2.145)``; else empty."""
@@ -174,8 +179,8 @@ class Result:
             row |= {prefix + name: value for name, value in asdict(size).items()}
         for quality, prefix in ((self.quality, ""), (self.baseline_quality, "baseline_")):
             row |= {prefix + name: getattr(quality, name) for name in ("loss", "perplexity", "accuracy", "bleu")}
-            per_byte = self.loss_per_byte(quality)
-            row |= {f"{prefix}loss_per_byte": per_byte, f"{prefix}perplexity_per_byte": None if per_byte is None else perplexity(per_byte)}
+            row[f"{prefix}loss_per_byte"] = self.loss_per_byte(quality)
+            row[f"{prefix}perplexity_per_byte"] = self.perplexity_per_byte(quality)
         for name in ("unit", "agreement", "divergence", "seconds", "baseline_seconds", "conversion_peak_bytes", "conversion_seconds"):
             row[name] = getattr(self, name)
         for name in ("seconds_spread", "baseline_seconds_spread", "wall_seconds", "baseline_wall_seconds", "num_targets", "num_text_bytes"):

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from profiler.compression.result import Quality, Result, Size, perplexity
+from profiler.compression.result import Quality, Result, Size
 from profiler.compression.target import Candidate, Goal, Target, Worth, given_up, known_worths, loss_gain, pareto
 from profiler.figures.axes import empty_figure, plain
 from profiler.figures.points import HEIGHT, Point, points_figure
@@ -147,7 +147,6 @@ def _row(name: str, size: Size, quality: Quality, result: Result, prefix: str = 
     """Return the numbers of a model, or with a prefix of its baseline, beside the baseline's; what only a result has is left open."""
     before, seconds = result.baseline_size, getattr(result, f"{prefix}seconds")
     low, high = getattr(result, f"{prefix}seconds_spread") or (None, None)
-    per_byte = result.loss_per_byte(quality)
     return {
         "technique": name,
         "held_bytes": size.held_bytes,
@@ -165,8 +164,8 @@ def _row(name: str, size: Size, quality: Quality, result: Result, prefix: str = 
         "fastest_us": None if low is None else low * 1e6,
         "slowest_us": None if high is None else high * 1e6,
         "perplexity": quality.perplexity,
-        "loss_per_byte": per_byte,
-        "perplexity_per_byte": None if per_byte is None else perplexity(per_byte),
+        "loss_per_byte": result.loss_per_byte(quality),
+        "perplexity_per_byte": result.perplexity_per_byte(quality),
         "agreement_share": 1.0,
     }
 
