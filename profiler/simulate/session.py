@@ -91,8 +91,9 @@ class Simulation(Session):
         self._modes: list[AbstractContextManager[Any]] = [_collected_seldom(), patches.in_place(), fakes]
         self._modes.append(patch.object(torch, "get_rng_state", self._generator_state))
         numbers = WrappedNumbers(self._host, self._pages)
-        kernels = cpu_kernels(self._host, self._pages, numbers)
-        if gpu is not None:
+        if gpu is None:
+            kernels = cpu_kernels(self._host, self._pages, numbers)
+        else:
             config = AllocatorConfig.parse(allocator_settings)
             self._device = DeviceMemory(self._pages.on_segment, config)
             if allocator_settings:

@@ -58,7 +58,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory_of: Callable[[torch.device], Memory | None],
         kernels: Mapping[Any, Callable[[Any, tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any]],
         duration_of: Callable[[Cost], int],
-        before_call: Callable[[], None] = lambda: None,
+        before_call: Callable[[], None],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notebook = notebook

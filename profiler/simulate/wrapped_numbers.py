@@ -60,6 +60,8 @@ class WrappedNumbers:
 
     def settle(self) -> None:
         """Look at what autograd saved of calls that are over; the next operator is the first moment at which that is known."""
+        if not self._undecided:
+            return  # nearly always, and a GPU wraps nothing
         undecided, self._undecided = self._undecided, []
         for scalar, reference in undecided:
             result = reference()
