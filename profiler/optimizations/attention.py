@@ -134,10 +134,10 @@ class Flash(Attention):
 def _computes_in_float32(job: Job) -> bool:
     """Tell whether nothing of a job makes queries in half precision; quantized weights and adapters compute in the model's precision.
 
-    That qlora's are float32 whatever the precision is a conflict that it declares.
+    That qlora's are float32 whatever the precision is a conflict that it declares, and that is checked before.
     """
     toggles = {toggle.name: dict(toggle.options) for toggle in job.toggles}
-    if "qlora" in toggles or toggles.get("fsdp2", {}).get("compute") == "bfloat16":
+    if toggles.get("fsdp2", {}).get("compute") == "bfloat16":
         return False
     return not _HALF_PRECISIONS & toggles.keys()
 
