@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from profiler.optimizations.base import Optimization, Value
 from profiler.optimizations.registry import REGISTRY, validate
@@ -87,3 +88,8 @@ def commented(text: str, missing: Sequence[str]) -> str:
 def one_line(text: str) -> str:
     """Return a title as it may stand between Python's triple quotes."""
     return text.replace("\\", "").replace('"', "'")
+
+
+def call_lines(name: str, function: str, arguments: Mapping[str, Any]) -> list[str]:
+    """Return the lines that call a function with these arguments, one a line, and give its result a name."""
+    return [f"{name} = {function}(", *(f"    {key}={value!r}," for key, value in arguments.items()), ")"]

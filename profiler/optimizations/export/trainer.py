@@ -11,7 +11,7 @@ from typing import Any
 from profiler.models.catalogue import facts_of
 from profiler.models.config import Head
 from profiler.optimizations.base import Value
-from profiler.optimizations.export.program import ALL, Program, Said, commented, not_said, switched_on, zero_grad_not_said
+from profiler.optimizations.export.program import ALL, Program, Said, call_lines, commented, not_said, switched_on, zero_grad_not_said
 from profiler.optimizations.export.pytorch import model_lines
 from profiler.optimizations.registry import validate
 from profiler.spec import Job, WorkloadKind, ZeroGrad
@@ -47,9 +47,7 @@ def trainer_program(job: Job) -> Program:
     arguments, missing = training_arguments(job, switched_on(job), dict.fromkeys(_IN_THE_MODEL, ALL), _TOOL)
     lines = [
         *model_lines(job, _IN_THE_MODEL, imports=("from transformers import Trainer, TrainingArguments",)),
-        "arguments = TrainingArguments(",
-        *(f"    {key}={value!r}," for key, value in arguments.items()),
-        ")",
+        *call_lines("arguments", "TrainingArguments", arguments),
         f"tokens = torch.randint(2, config.vocab_size, (arguments.max_steps * {job.workload.batch}, {job.workload.seq}))  # your data",
         'dataset = [{"input_ids": row, "labels": row} for row in tokens]',
         "Trainer(model=model, args=arguments, train_dataset=dataset).train()",

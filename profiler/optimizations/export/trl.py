@@ -12,7 +12,7 @@ from profiler.models.catalogue import config_of, entry, facts_of, is_known
 from profiler.models.config import Head
 from profiler.optimizations.adapters import ALL_LINEAR, ATTENTION_LAYERS, QUERY_VALUE, QUERY_VALUE_LAYERS
 from profiler.optimizations.base import Value
-from profiler.optimizations.export.program import ALL, Program, Said, commented, one_line, switched_on
+from profiler.optimizations.export.program import ALL, Program, Said, call_lines, commented, one_line, switched_on
 from profiler.optimizations.export.trainer import training_arguments
 from profiler.optimizations.precision import ITEMSIZES
 from profiler.optimizations.registry import validate
@@ -132,8 +132,8 @@ def _script(job: Job, model: Mapping[str, Any], sft: Mapping[str, Any]) -> list[
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config",
         "",
-        *_call("chosen", "ModelConfig", model),
-        *_call("arguments", "SFTConfig", sft),
+        *call_lines("chosen", "ModelConfig", model),
+        *call_lines("arguments", "SFTConfig", sft),
         "tokenizer = AutoTokenizer.from_pretrained(chosen.model_name_or_path)",
         "model = AutoModelForCausalLM.from_pretrained(",
         "    chosen.model_name_or_path,",
@@ -148,7 +148,3 @@ def _script(job: Job, model: Mapping[str, Any], sft: Mapping[str, Any]) -> list[
         ")",
         "trainer.train()",
     ]
-
-
-def _call(name: str, function: str, arguments: Mapping[str, Any]) -> list[str]:
-    return [f"{name} = {function}(", *(f"    {key}={value!r}," for key, value in arguments.items()), ")"]
