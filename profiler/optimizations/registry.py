@@ -106,6 +106,11 @@ def limits_of(name: str) -> list[str]:
     return [f"Applies to {item.applies_to}, in {kinds}.", *(conflict.sentence(names) for conflict, names in conflicts_of(name).items())]
 
 
+def is_said_by_job(item: Optimization) -> bool:
+    """Return whether an optimization is only another way to write a field of the job, and so never among its toggles."""
+    return type(item).rewrite is not Optimization.rewrite
+
+
 def optimization(name: str) -> Optimization:
     """Return the optimization of this name or alias.
 
@@ -202,7 +207,7 @@ def _rewritten(job: Job, toggles: list[Toggle]) -> tuple[Job, list[Toggle]]:
     left = []
     for toggle in sorted(toggles, key=lambda toggle: list(REGISTRY).index(toggle.name)):
         item = REGISTRY[toggle.name]
-        if type(item).rewrite is not Optimization.rewrite:
+        if is_said_by_job(item):
             _refuse(job, [toggle])
         rewritten = item.rewrite(job, item.read_options(dict(toggle.options)))
         if rewritten is None:

@@ -19,11 +19,10 @@ from profiler.errors import SpecError
 from profiler.models.build import build_model
 from profiler.optimizations.attention import Attention
 from profiler.optimizations.export import export_job
-from profiler.optimizations.export.program import is_said_by_job
 from profiler.optimizations.export.pytorch import model_lines, pytorch_program
 from profiler.optimizations.export.pytorch_toggles import MISSING, WRITERS
 from profiler.optimizations.optimizers import TorchOptimizer
-from profiler.optimizations.registry import REGISTRY, validate
+from profiler.optimizations.registry import REGISTRY, is_said_by_job, validate
 from profiler.recording import Category
 from profiler.spec import Job, Model, Toggle, Workload, WorkloadKind
 from profiler.storage import read_recording

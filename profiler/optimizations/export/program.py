@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from profiler.optimizations.base import Optimization, Value
+from profiler.optimizations.base import Value
 from profiler.optimizations.registry import REGISTRY, validate
 from profiler.spec import Job, Workload, ZeroGrad
 
@@ -39,11 +39,6 @@ def switched_on(job: Job) -> dict[str, Mapping[str, Value]]:
         for name, item in REGISTRY.items()
         if name in toggles and name not in _KEPT_WHERE_NOTHING_CHANGES
     }
-
-
-def is_said_by_job(item: Optimization) -> bool:
-    """Return whether an optimization is only another way to write a field of the job, and so never among its toggles."""
-    return type(item).rewrite is not Optimization.rewrite
 
 
 Said = dict[str, frozenset[str]]
