@@ -105,10 +105,9 @@ def _held_against(verdict: Verdict) -> components.Metric:
     """Return whether a run is under the budget of one memory."""
     on_host = verdict.tier is Tier.HOST
     label = f"{'Host under' if on_host else 'Under'} {format_bytes(verdict.budget_bytes)}"
-    note = f"{format_bytes(abs(verdict.left_bytes))} {'to spare' if verdict.fits else 'too much'}, {verdict.kind}"
     besides = "All else that the host runs comes on top." if on_host else "The CUDA context and other processes come on top."
     text = f"{exact_bytes(verdict.needed_bytes)} {verdict.kind} at most, against {exact_bytes(verdict.budget_bytes)}. {besides}"
-    return components.Metric(label, "Yes" if verdict.fits else "No", text, note)
+    return components.Metric(label, "Yes" if verdict.fits else "No", text, verdict.phrase)
 
 
 def _host(best: Footprint, baseline: Footprint) -> list[components.Metric]:

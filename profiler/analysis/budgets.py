@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from profiler.analysis.footprint import Footprint
+from profiler.units import format_bytes
 
 
 class Tier(StrEnum):
@@ -47,6 +48,11 @@ class Verdict:
     def fits(self) -> bool:
         """Whether the run needs no more than the budget."""
         return self.left_bytes >= 0
+
+    @property
+    def phrase(self) -> str:
+        """By how much, as ``2.00 GiB to spare, reserved``."""
+        return f"{format_bytes(abs(self.left_bytes))} {'to spare' if self.fits else 'too much'}, {self.kind}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""

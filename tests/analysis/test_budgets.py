@@ -37,6 +37,7 @@ def test_without_an_allocator_what_is_allocated_is_held_against_the_budget() -> 
 
     assert (reserved.needed_bytes, reserved.kind, reserved.fits) == (100, "reserved", False)
     assert (allocated.needed_bytes, allocated.kind, allocated.fits) == (80, "allocated", True)
+    assert (reserved.phrase, allocated.phrase) == ("10 B too much, reserved", "10 B to spare, allocated")
 
 
 def test_a_verdict_is_plain_data() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, Template
 
 from profiler import __version__
-from profiler.analysis.budgets import Tier, Verdict
+from profiler.analysis.budgets import Tier
 from profiler.analysis.footprint import Footprint
 from profiler.errors import SpecError
 from profiler.figures.comparison import NOT_MEASURED, loss, loss_change, step_time, wall_time
@@ -137,7 +137,7 @@ def _row(switched: Switched, footprint: Footprint, compared: Compared) -> dict[s
         "phase": str(footprint.peak.phase),
         "reserved": _or_unknown(footprint.reserved_bytes),
         "host": _or_unknown(footprint.host_bytes or None),
-        "verdicts": [_said(verdict) for verdict in compared.budgets.verdicts(footprint)],
+        "verdicts": compared.budgets.verdicts(footprint),
         "cpu": NOT_MEASURED if footprint.cpu_seconds is None else step_time(footprint),
         "wall": wall_time(footprint),
         "estimated": "" if estimated is None else format_duration_us(estimated * 1e6),
@@ -150,11 +150,6 @@ def _budget_names(compared: Compared) -> list[str]:
     """Return what each budget is called, in the order in which every run is held against them."""
     limits = ((Tier.DEVICE, compared.budgets.device_bytes), (Tier.HOST, compared.budgets.host_bytes))
     return [f"{tier.budget_name.capitalize()}, {format_bytes(limit)}" for tier, limit in limits if limit is not None]
-
-
-def _said(verdict: Verdict) -> dict[str, Any]:
-    amount = format_bytes(abs(verdict.left_bytes))
-    return {"text": f"{amount} {'to spare' if verdict.fits else 'too much'}, {verdict.kind}", "fits": verdict.fits}
 
 
 def _differences(compared: Compared, used: list[Category]) -> list[dict[str, Any]]:
