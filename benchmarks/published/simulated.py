@@ -29,7 +29,7 @@ Program = Callable[[torch.device], Script]
 
 
 def peak_allocated_bytes(gpu: str, program: Program, num_steps: int = 3, of: Callable[[Sequence[int]], float] = median) -> int:
-    """Return the median of the steps' peaks of allocated memory, each counted from where the step begins.
+    """Return what the steps' peaks of allocated memory come to, each counted from where the step begins.
 
     Args:
         gpu: a name of the GPU catalogue.
